@@ -1,0 +1,47 @@
+# Everything from a fresh machine: `make demo` runs a study and prints its report, `make test` runs all tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test unit slow cluster lint types check schema bench clean
+
+demo: $(STAMP)
+	$(BIN)/python -m ltsearch.sweep search_spaces/digits_lt.yaml
+
+test: unit slow
+
+unit: $(STAMP)
+	$(BIN)/python -m pytest
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+# Three hosts with sshd as network namespaces of this machine (Linux, root, openssh-server, rsync, iproute2); skips without.
+cluster: $(STAMP)
+	$(BIN)/python -m pytest -m cluster
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+check: lint types test
+
+schema: $(STAMP)
+	$(BIN)/python -m ltsearch.schema
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.run
+
+# Exact versions; on machines with GPUs pip takes the CUDA build of torch by itself.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, this is %d.%d: make PYTHON=python3.11 …" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) build *.egg-info
