@@ -1,0 +1,190 @@
+"""The policies: chains of stages, each of which takes its own columns of the uniforms.
+
+Shapes: ``N`` images, ``H`` rows, ``W`` columns, ``S`` the side of the output; images are uint8 ``[N, 3, H, W]``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+from torchvision.transforms import autoaugment
+
+from trainables.augmentation.geometry import CropFlip, Cutout, choose
+from trainables.augmentation.operations import IDENTITY, Entry, apply, compile_table, magnitude
+
+RAND_LEVELS = 31  # magnitude bins of torchvision's RandAugment
+AUTO_LEVELS = 10  # magnitude bins of AutoAugment
+RAND_OPERATIONS = (
+    "Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast",
+    "Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize",
+)  # fmt: skip
+
+
+class Policy(Protocol):
+    """Augmentation of a batch as a pure function of the images and of uniforms, ``draws`` of them for each image."""
+
+    @property
+    def draws(self) -> int:
+        """Uniforms in [0, 1) that one image needs."""
+
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
+        """Augment each image by its own draws.
+
+        Args:
+            images: uint8 ``[N, 3, H, W]``, which are not modified.
+            u: float32 ``[N, draws]`` in [0, 1), on the images' device.
+
+        Returns:
+            A new tensor, uint8 ``[N, 3, S, S]``; image ``i`` depends on ``images[i]`` and ``u[i]`` only.
+
+        """
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Stages one after another; a chain of none copies the images."""
+
+    stages: tuple[Policy, ...]
+
+    @property
+    def draws(self) -> int:
+        """Uniforms in [0, 1) that one image needs: the sum over the stages."""
+        return sum(stage.draws for stage in self.stages)
+
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
+        """Augment uint8 ``[N, 3, H, W]`` by uniforms ``[N, draws]``.
+
+        Raises:
+            ValueError: the images or the uniforms have another type or shape.
+
+        """
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images must be uint8 [N, 3, H, W], not {images.dtype} {list(images.shape)}")
+        if u.shape != (len(images), self.draws):
+            raise ValueError(f"u must be [{len(images)}, {self.draws}], not {list(u.shape)}")
+        if not self.stages:
+            return images.clone()
+        first = 0
+        for stage in self.stages:
+            images = stage(images, u[:, first : first + stage.draws])
+            first += stage.draws
+        return images
+
+
+@lru_cache(maxsize=1024)
+def _signed(operation: str, level: int, levels: int, size: int) -> tuple[Entry, Entry]:
+    """Pair the entries of positive and negative sign, which are the same for an operation that has none."""
+    value, signed = magnitude(operation, level, levels, size)
+    return (operation, value), (operation, -value if signed else value)
+
+
+@lru_cache(maxsize=8)
+def _probabilities(policies: tuple[tuple[float, float], ...], device: torch.device) -> Tensor:
+    return torch.tensor(policies, dtype=torch.float32, device=device)
+
+
+@dataclass(frozen=True)
+class RandAugment:
+    """RandAugment (Cubuk et al., 2020) as in torchvision: ``n`` operations of magnitude bin ``m`` of 31.
+
+    Operations are drawn uniformly from 14 with replacement; signs are negative with probability 1/2.
+    """
+
+    n: int
+    m: int
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            ValueError: ``n`` is negative or ``m`` is not one of the 31 bins.
+
+        """
+        if self.n < 0 or not 0 <= self.m < RAND_LEVELS:
+            raise ValueError(f"RandAugment needs n >= 0 and 0 <= m < {RAND_LEVELS}, not n = {self.n}, m = {self.m}")
+
+    @property
+    def draws(self) -> int:
+        """Uniforms in [0, 1) that one image needs: operation and sign, ``n`` times."""
+        return 2 * self.n
+
+    def entries(self, size: int) -> tuple[Entry, ...]:
+        """List what may happen to an image of ``size`` px: entry ``2·operation + sign``, sign 1 being negative."""
+        return tuple(entry for name in RAND_OPERATIONS for entry in _signed(name, self.m, RAND_LEVELS, size))
+
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
+        """Augment uint8 ``[N, 3, S, S]`` by uniforms ``[N, 2n]``."""
+        size = images.shape[-1]
+        table = compile_table(self.entries(size), size, size, images.device)
+        for step in range(self.n):
+            operation, sign = choose(u[:, 2 * step], len(RAND_OPERATIONS)), choose(u[:, 2 * step + 1], 2)
+            images = apply(images, 2 * operation + sign, table)
+        return images
+
+
+@dataclass(frozen=True)
+class AutoAugment:
+    """AutoAugment (Cubuk et al., 2019): one of the 25 sub-policies found on CIFAR-10, as in torchvision.
+
+    A sub-policy is two operations, each with a probability and a magnitude bin of 10; signs are drawn.
+    """
+
+    draws: ClassVar[int] = 5
+    policies: ClassVar[tuple[tuple[tuple[str, float, int | None], ...], ...]] = tuple(
+        autoaugment.AutoAugment(autoaugment.AutoAugmentPolicy.CIFAR10).policies
+    )
+
+    def entries(self, size: int) -> tuple[Entry, ...]:
+        """List what may happen to an image of ``size`` px: entry ``4·policy + 2·step + sign``; the last is Identity."""
+        drawn = [
+            # torchvision's sign 0 is negative here, other than in its RandAugment.
+            entry
+            for policy in self.policies
+            for name, _, level in policy
+            for entry in reversed(_signed(name, level or 0, AUTO_LEVELS, size))
+        ]
+        return (*drawn, IDENTITY)
+
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
+        """Augment uint8 ``[N, 3, S, S]``; ``u`` ``[N, 5]``: sub-policy, two uses and two signs."""
+        size = images.shape[-1]
+        entries = self.entries(size)
+        table = compile_table(entries, size, size, images.device)
+        pairs = tuple((first[1], second[1]) for first, second in self.policies)
+        policy = choose(u[:, 0], len(self.policies))
+        used = u[:, 1:3] <= _probabilities(pairs, images.device)[policy]
+        for step in range(2):
+            entry = 4 * policy + 2 * step + choose(u[:, 3 + step], 2)
+            images = apply(images, torch.where(used[:, step], entry, len(entries) - 1), table)
+        return images
+
+
+def _chain(*stages: Policy, cutout: int | None) -> Policy:
+    """Append Cutout of so many pixels, if any."""
+    if cutout is not None and cutout < 0:
+        raise ValueError(f"cutout must be a number of pixels, 0 for none, not {cutout}")
+    return Chain((*stages, Cutout(cutout)) if cutout else stages)
+
+
+def none(*, size: int, n: int, m: int, cutout: int | None) -> Policy:
+    """Build the identity, which draws nothing and does not crop; with Cutout if it is asked for."""
+    return _chain(cutout=cutout)
+
+
+def sim(*, size: int, n: int, m: int, cutout: int | None) -> Policy:
+    """Build crop and flip; with Cutout if it is asked for."""
+    return _chain(CropFlip(size), cutout=cutout)
+
+
+def rand(*, size: int, n: int, m: int, cutout: int | None) -> Policy:
+    """Build crop, flip and RandAugment of ``n`` operations at bin ``m``; with Cutout if it is asked for."""
+    return _chain(CropFlip(size), RandAugment(n, m), cutout=cutout)
+
+
+def auto(*, size: int, n: int, m: int, cutout: int | None) -> Policy:
+    """Build crop, flip, AutoAugment and Cutout, 16 px at 32 px and in proportion at other sizes; 0 turns Cutout off."""
+    return _chain(CropFlip(size), AutoAugment(), cutout=round(16 * size / 32) if cutout is None else cutout)

@@ -1,0 +1,229 @@
+"""The configuration of one trial: frozen, typed, checked, and free of torch.
+
+It holds what decides a trial's numbers and nothing else: workers, devices and paths live in the sweep's ``resources``
+and on the command line. Every key of the YAML ``base`` is a key here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+
+from trainables.methods import DEFAULT_METHOD, METHODS, options_class
+from trainables.methods.ncl_pp.options import NCLppOptions
+from trainables.methods.options import MethodOptions
+
+Dataset = Literal["digits", "cifar10", "cifar100", "imagenet_lt", "places_lt", "inaturalist2018", "parquet", "folder"]
+Policy = Literal["none", "sim", "rand", "auto", "mixup"]
+Backbone = Literal[
+    "resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56",
+    "resnet10", "resnet18", "resnet50", "resnet152", "resnext50",
+]  # fmt: skip
+CIFAR_BACKBONES: tuple[str, ...] = get_args(Backbone)[:6]
+
+
+class _Section(BaseModel):
+    # validate_default: a default that breaks a rule is a bug to be seen, not a special case.
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+class ImbalanceConfig(_Section):
+    """The long-tailed subset of a balanced set."""
+
+    profile: Literal["exponential", "step", "natural"] = Field(
+        "exponential",
+        description="exponential: n_i = int(n_max · IF^(-i/(C-1))); step: half the classes; natural: as it is",
+    )
+    factor: float = Field(
+        100.0, ge=1, description="imbalance factor IF: largest over smallest class; unused for natural"
+    )
+    subset_seed: int = Field(0, ge=0, lt=2**32, description="which images are kept: seed of NumPy's legacy RandomState")
+
+
+class DataConfig(_Section):
+    """Which images are trained on, and which are looked at."""
+
+    name: Dataset = Field("cifar10", description="the data set")
+    path: str | None = Field(None, description="for parquet and folder: the folder below the data root")
+    image_size: int | None = Field(None, ge=4, le=1024, description="pixels; images are resized to it; none: as stored")
+    store_size: int | None = Field(
+        None, ge=4, le=1024, description="images are resized to this instead, and cropped to image_size; none: no crop"
+    )
+    imbalance: ImbalanceConfig = ImbalanceConfig()
+    data_ratio: float = Field(1.0, gt=0, le=1, description="fraction of every class that is kept, Table 9")
+    val_per_class: int = Field(0, ge=0, description="validation images a class, taken out before the subset is drawn")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.name in ("parquet", "folder") and not self.path:
+            raise ValueError(f"data.path is missing: `name: {self.name}` needs the folder below the data root")
+        if self.name not in ("parquet", "folder") and self.path is not None:
+            raise ValueError(
+                f"data.path = {self.path!r} goes with `name: parquet` or `name: folder`, not {self.name!r}"
+            )
+        if self.store_size is not None and (self.image_size is None or self.store_size < self.image_size):
+            raise ValueError(
+                f"data.store_size = {self.store_size} must be >= data.image_size = {self.image_size}, which is cut out of it"
+            )
+        return self
+
+    @property
+    def stored_size(self) -> int | None:
+        """Pixels that images are kept with; None: as they come."""
+        return self.store_size or self.image_size
+
+
+class AugmentationConfig(_Section):
+    """What is done to every copy of a training image."""
+
+    policy: Policy = Field("sim", description="none, sim (crop 4 + flip), rand, auto (+ Cutout 16) or mixup")
+    copies: int = Field(1, ge=1, le=64, description="T, augmented copies of each image")
+    n: int = Field(2, ge=0, le=10, description="operations of RandAugment")
+    m: int = Field(10, ge=0, le=30, description="magnitude bin of RandAugment, of 31")
+    cutout: int | None = Field(None, ge=0, description="Cutout in pixels; none: what the policy says; 0: off")
+    mixup_alpha: float = Field(1.0, gt=0, description="α of mixup's Beta(α, α)")
+
+
+class ModelConfig(_Section):
+    """K networks of one shape."""
+
+    backbone: Backbone = Field("resnet32", description="resnet8..56 are the CIFAR family")
+    stem: Literal["imagenet", "cifar"] | None = Field(
+        None, description="imagenet: 7×7 stride 2 + pooling; cifar: 3×3; none: imagenet, and cifar for the CIFAR family"
+    )
+    classifier: Literal["linear", "cosine"] = Field("linear", description="cosine: scale · cos(w_j, f)")
+    cosine_scale: float = Field(16.0, gt=0, description="scale of the cosine classifier")
+    experts: int = Field(1, ge=1, le=64, description="K, experts that are trained together")
+    pretrained: bool = Field(False, description="start from torchvision's ImageNet weights; downloaded if missing")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.backbone in CIFAR_BACKBONES and self.stem == "imagenet":
+            raise ValueError(
+                f"model.stem = 'imagenet' does not exist for {self.backbone!r}, whose stem is a 3×3 convolution; "
+                "leave model.stem out or choose resnet10, resnet18, resnet50, resnet152 or resnext50"
+            )
+        if self.pretrained and (self.backbone in (*CIFAR_BACKBONES, "resnet10") or self.stem == "cifar"):
+            raise ValueError(
+                f"model.pretrained: there are no ImageNet weights for {self.backbone!r} with the stem "
+                f"{self.stem or 'cifar'!r}; choose resnet18, resnet50, resnet152 or resnext50 with `stem: imagenet`"
+            )
+        return self
+
+
+class OptimizerConfig(_Section):
+    """SGD."""
+
+    lr: float = Field(0.1, gt=0, description="peak learning rate")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = True
+    weight_decay: float = Field(2e-4, ge=0, description="on every parameter but learnable loss weights")
+    clip_norm: float | None = Field(None, gt=0, description="gradient clipping by global norm; none: off")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("optimizer.nesterov needs momentum > 0; set `nesterov: false` for plain SGD")
+        return self
+
+
+class ScheduleConfig(_Section):
+    """The learning rate of every epoch."""
+
+    name: Literal["multistep", "cosine", "constant"] = "multistep"
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="epochs after which lr is multiplied by gamma"
+    )
+    gamma: float = Field(0.1, gt=0, le=1)
+    min_lr: float = Field(0.0, ge=0, description="where cosine ends")
+    warmup_epochs: int = Field(0, ge=0)
+    warmup_start: float = Field(0.0, ge=0, le=1, description="warm-up goes linearly from this fraction of lr to lr")
+
+
+class TrainingConfig(_Section):
+    """The loop."""
+
+    epochs: int = Field(200, ge=1)
+    batch_size: int = Field(128, ge=1, description="images (not copies) in one forward pass, over all workers")
+    accumulate: int = Field(1, ge=1, description="forward passes in one optimiser step")
+    precision: Literal["fp32", "bf16", "fp64"] = Field("fp32", description="bf16: autocast; fp64 exists for tests")
+    batch_norm_groups: int = Field(
+        1,
+        ge=1,
+        description="BatchNorm statistics of so many parts of a batch; 1: of all of it, over all workers; W: what "
+        "unsynchronised BatchNorm computes with W workers. The same however many workers there are",
+    )
+    deterministic: bool = Field(False, description="deterministic kernels on GPUs too, at a price in speed")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.batch_size % self.batch_norm_groups:
+            raise ValueError(
+                f"training.batch_norm_groups = {self.batch_norm_groups} must divide training.batch_size = {self.batch_size}"
+            )
+        return self
+
+
+class EvaluationConfig(_Section):
+    """When it is looked at. Never part of a cell's identity."""
+
+    every: int | None = Field(None, ge=1, description="evaluate every so many epochs; none: after the last one only")
+
+
+class SyntheticConfig(_Section):
+    """Instead of training: a learning curve in closed form, and faults on request (``trainables.synthetic``)."""
+
+    epoch_seconds: float = Field(0.0, ge=0, description="how long an epoch takes")
+    fault: Literal["none", "raise", "exit", "diverge", "out_of_memory"] = Field(
+        "none", description="raise: an exception; exit: the process dies without a word"
+    )
+    fault_epoch: int = Field(1, ge=1, description="in which epoch")
+    fault_times: int = Field(1, ge=1, description="how often, for raise and exit; then it goes well")
+
+
+class TrialConfig(_Section):
+    """Everything that decides the numbers of one trial."""
+
+    data: DataConfig = DataConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    model: ModelConfig = ModelConfig()
+    method: SerializeAsAny[MethodOptions] = NCLppOptions()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    seed: int = Field(0, ge=0, lt=2**31)
+    synthetic: SyntheticConfig | None = Field(None, description="for testing a search or a cluster without training")
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _method(cls, value: Any) -> Any:
+        if isinstance(value, MethodOptions):
+            return value
+        if not isinstance(value, dict):
+            raise ValueError("must be a mapping with a `name`; known methods: " + ", ".join(METHODS))
+        name = value.get("name", DEFAULT_METHOD)
+        if name not in METHODS:
+            raise ValueError(f"unknown method {name!r}; known methods: " + ", ".join(METHODS))
+        return options_class(name).model_validate(value)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        epochs, schedule = self.training.epochs, self.schedule
+        late = [m for m in schedule.milestones if m >= epochs]
+        if late:
+            raise ValueError(
+                f"schedule.milestones {late} do not lie inside the {epochs} epochs of training.epochs; "
+                "every milestone must be < epochs"
+            )
+        if list(schedule.milestones) != sorted(set(schedule.milestones)):
+            raise ValueError(f"schedule.milestones {list(schedule.milestones)} must rise")
+        if schedule.milestones and schedule.name != "multistep":
+            raise ValueError(f"schedule.milestones go with `name: multistep`, not {schedule.name!r}; leave them out")
+        if schedule.warmup_epochs >= epochs and schedule.warmup_epochs > 0:
+            raise ValueError(f"schedule.warmup_epochs = {schedule.warmup_epochs} must be < training.epochs = {epochs}")
+        if schedule.min_lr > self.optimizer.lr:
+            raise ValueError(f"schedule.min_lr = {schedule.min_lr} must be <= optimizer.lr = {self.optimizer.lr}")
+        self.method.check(self)
+        return self

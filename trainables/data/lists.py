@@ -1,0 +1,149 @@
+"""ImageNet-LT, Places-LT and iNaturalist 2018: the published lists of ``relative/path label`` beside the images.
+
+They do not fit into memory: every image is decoded once, resized and kept in ``<root>/<name>/cache-<size>/``, which later runs
+map into memory. Nothing of this project was ever run on the real sets; the tests make small ones of the same form.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from trainables.config import DataConfig
+from trainables.data.mapped import open_images
+from trainables.data.source import Labels, Part, Source, decode, make_source
+from trainables.errors import DataError
+from trainables.files import write_text
+
+
+@dataclass(frozen=True)
+class ListSet:
+    """Names of a set's published lists, and where they come from."""
+
+    train: str
+    test: str
+    validation: str | None
+    origin: str
+
+
+LISTS = {
+    "imagenet_lt": ListSet(
+        "ImageNet_LT_train.txt",
+        "ImageNet_LT_test.txt",
+        "ImageNet_LT_val.txt",
+        "the OLTR repository (Liu et al., CVPR 2019)",
+    ),
+    "places_lt": ListSet(
+        "Places_LT_train.txt", "Places_LT_test.txt", "Places_LT_val.txt", "the OLTR repository (Liu et al., CVPR 2019)"
+    ),
+    # Its test labels are not public: papers report the official validation split.
+    "inaturalist2018": ListSet(
+        "iNaturalist18_train.txt",
+        "iNaturalist18_val.txt",
+        None,
+        "the classifier-balancing repository (Kang et al., 2020)",
+    ),
+}
+
+
+def read(config: DataConfig, root: Path) -> Source:
+    """The lists of ``<root>/<name>/`` with their images below the same folder; raises ``DataError``."""
+    lists, folder = LISTS[config.name], root / config.name
+    names = {"train": lists.train, "test": lists.test, "validation": lists.validation}
+    files = {part: folder / name for part, name in names.items() if name is not None}
+    missing = [file.name for file in files.values() if not file.is_file()]
+    if missing:
+        raise DataError(
+            f"{config.name}: {', '.join(missing)} not in {folder}; put the published lists (from {lists.origin}) and the "
+            "images that they name there, or name another data root with --data-root or LTSEARCH_DATA"
+        )
+    size = config.stored_size
+    if size is None:
+        raise DataError(f"{config.name}: its images have different sizes; set data.image_size (and data.store_size)")
+    entries = {part: _entries(file) for part, file in files.items()}
+    cache = folder / f"cache-{size}"
+    digest = hashlib.sha256(str(size).encode())
+    parts = {}
+    for part, (paths, labels) in entries.items():
+        content = _cached(folder, cache / f"{part}.npy", paths, size)
+        digest.update(content.encode() + labels.tobytes())
+        parts[part] = Part(open_images(cache / f"{part}.npy"), labels)
+    classes = 1 + max(int(part.labels.max()) for part in parts.values())
+    return make_source(
+        config.name,
+        tuple(str(j) for j in range(classes)),
+        parts["train"],
+        parts["test"],
+        validation=parts.get("validation"),
+        fingerprint=digest.hexdigest()[:16],
+    )
+
+
+def _entries(file: Path) -> tuple[list[str], Labels]:
+    paths, labels = [], []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        path, _, label = line.strip().rpartition(" ")
+        if not path or not label.isdigit():
+            raise DataError(f"{file}, line {number}: {line!r} is not `relative/path label`")
+        paths.append(path)
+        labels.append(int(label))
+    if not paths:
+        raise DataError(f"{file}: no images are listed")
+    return paths, np.asarray(labels, np.int64)
+
+
+def _cached(folder: Path, target: Path, paths: list[str], size: int) -> str:
+    """See to it that ``target`` holds the images; returns the hash of what it holds. Raises ``DataError``."""
+    listed = hashlib.sha256("\n".join([str(size), *paths]).encode()).hexdigest()
+    stamp = target.with_suffix(".json")
+    try:
+        known = json.loads(stamp.read_text())
+        if known["listed"] == listed and target.is_file():
+            return str(known["content"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        content = _decode_all(folder, target, paths, size)
+        write_text(stamp, json.dumps({"listed": listed, "content": content}))
+    except OSError as error:
+        raise DataError(
+            f"{target}: the decoded images ({len(paths) * 3 * size * size / 2**30:.1f} GiB) cannot be kept there "
+            f"({error.strerror or error}); make room, or copy the data set to a folder that can be written"
+        ) from None
+    return content
+
+
+def _decode_all(folder: Path, target: Path, paths: list[str], size: int) -> str:
+    part = target.with_suffix(f".part-{os.getpid()}")
+    digest = hashlib.sha256()
+    try:
+        rows = np.lib.format.open_memmap(part, "w+", np.uint8, (len(paths), 3, size, size))
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # Pillow decodes without holding the interpreter
+
+            def image(path: str) -> np.ndarray:  # type: ignore[type-arg]
+                try:
+                    content = (folder / path).read_bytes()
+                except OSError as error:
+                    raise DataError(f"{folder / path}: listed, but cannot be read ({error.strerror})") from None
+                return decode(content, size, str(folder / path))
+
+            step = 1024  # images at a time: bounds what waits to be written
+            for start in range(0, len(paths), step):
+                for i, pixels in enumerate(pool.map(image, paths[start : start + step]), start):
+                    rows[i] = pixels
+                    digest.update(np.ascontiguousarray(pixels).data)
+        rows.flush()
+        del rows
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    return digest.hexdigest()

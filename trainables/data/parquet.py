@@ -1,0 +1,136 @@
+"""Hugging Face-style Parquet: an image struct column with ``bytes``, an integer label column, names in the metadata."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trainables.config import DataConfig
+from trainables.data.source import Images, Part, Source, as_metadata_mapping, decode, make_source, stack
+from trainables.errors import DataError
+
+SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
+_ImageNetMean, _ImageNetStd = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def read(config: DataConfig, root: Path) -> Source:
+    """The data set in ``<root>/<path>``."""
+    assert config.path is not None  # a rule of DataConfig
+    return read_folder(config.path, root / config.path, config.stored_size, _ImageNetMean, _ImageNetStd)
+
+
+def read_folder(
+    name: str,
+    folder: Path,
+    size: int | None,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+) -> Source:
+    """Files ``<split>*.parquet`` with the splits train, test and perhaps validation; raises ``DataError``."""
+    if not folder.is_dir():
+        raise DataError(
+            f"{name}: no folder {folder}; put the Parquet files there, or name another data root with --data-root or "
+            "LTSEARCH_DATA"
+        )
+    files = {
+        split: sorted(f for f in folder.rglob("*.parquet") if f.name.lower().startswith(prefixes))
+        for split, prefixes in SPLITS.items()
+    }
+    test = files["test"] or files["validation"]
+    if not files["train"] or not test:
+        raise DataError(
+            f"{name}: {folder} needs files named train*.parquet and test*.parquet (or validation*.parquet); "
+            f"found {[f.name for f in sorted(folder.rglob('*.parquet'))] or 'no Parquet file'}"
+        )
+    names = _class_names(files["train"][0])
+    train_part = _read_part(files["train"], size, names)
+    test_part = _read_part(test, size, names)
+    validation = _read_part(files["validation"], size, names) if files["validation"] and files["test"] else None
+    if names is None:
+        top = max(int(part.labels.max()) for part in (train_part, test_part))
+        names = tuple(str(j) for j in range(top + 1))
+    return make_source(name, names, train_part, test_part, mean, std, validation)
+
+
+def _features(schema: pa.Schema) -> dict[str, dict[str, object]]:
+    """The columns that the ``huggingface`` metadata declares; empty if there is none or it is not JSON."""
+    raw = (schema.metadata or {}).get(b"huggingface")
+    try:
+        info = as_metadata_mapping(json.loads(raw)) if raw else {}
+    except ValueError:
+        return {}
+    features = as_metadata_mapping(as_metadata_mapping(info.get("info")).get("features"))
+    return {name: as_metadata_mapping(feature) for name, feature in features.items()}
+
+
+def _schema(file: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{file}: not a readable Parquet file ({error})") from None
+
+
+def _columns(file: Path) -> tuple[str, str]:
+    """The image and the label column: what the metadata declares, else the only columns of the right type."""
+    schema = _schema(file)
+    features = _features(schema)
+    images = [n for n, f in features.items() if f.get("_type") == "Image" and n in schema.names]
+    images = images or [f.name for f in schema if pa.types.is_struct(f.type) and f.type.get_field_index("bytes") >= 0]
+    images = images or [f.name for f in schema if pa.types.is_binary(f.type) or pa.types.is_large_binary(f.type)]
+    columns = ", ".join(f"{f.name}: {f.type}" for f in schema)
+    if len(images) != 1:
+        found = "no image column" if not images else f"several image columns ({', '.join(images)})"
+        raise DataError(
+            f"{file}: {found}; one column must be a struct with a `bytes` field, or be declared as Image in the schema's "
+            f"`huggingface` metadata. Columns: {columns}"
+        )
+    labels = [n for n, f in features.items() if f.get("_type") == "ClassLabel" and n in schema.names]
+    labels = labels or [f.name for f in schema if pa.types.is_integer(f.type)]
+    for favourite in ("label", "labels", "fine_label"):
+        if len(labels) > 1 and favourite in labels:
+            labels = [favourite]
+    if len(labels) != 1 or not pa.types.is_integer(schema.field(labels[0]).type):
+        found = "no integer label column" if not labels else f"no single integer label column ({', '.join(labels)})"
+        raise DataError(f"{file}: {found}; declare one as ClassLabel or call it `label`. Columns: {columns}")
+    return images[0], labels[0]
+
+
+def _class_names(file: Path) -> tuple[str, ...] | None:
+    _, label = _columns(file)
+    names = _features(_schema(file)).get(label, {}).get("names")
+    if isinstance(names, dict):  # older writers: {"0": "airplane", ...}
+        names = [names[key] for key in sorted(names, key=int)]
+    return tuple(map(str, names)) if isinstance(names, list) and names else None
+
+
+def _read_part(files: list[Path], size: int | None, names: tuple[str, ...] | None) -> Part:
+    images: list[Images] = []
+    labels: list[int] = []
+    for file in files:
+        image_column, label_column = _columns(file)
+        try:
+            table = pq.read_table(file, columns=[image_column, label_column])
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(f"{file}: not a readable Parquet file ({error})") from None
+        classes = len(names) if names else None
+        for row, (cell, label) in enumerate(
+            zip(table[image_column].to_pylist(), table[label_column].to_pylist(), strict=True)
+        ):
+            where = f"{file}, row {row}"
+            content = cell.get("bytes") if isinstance(cell, dict) else cell
+            if not content:
+                raise DataError(f"{where}: column {image_column!r} holds no image bytes")
+            if label is None or label < 0 or (classes is not None and label >= classes):
+                allowed = f"0..{classes - 1}" if classes else "0 and up"
+                raise DataError(
+                    f"{where}: label {label!r} in column {label_column!r} is out of range, allowed: {allowed}"
+                )
+            images.append(decode(content, size, where))
+            labels.append(label)
+    if not images:
+        raise DataError(f"{', '.join(map(str, files))}: no rows")
+    return Part(stack(images, str(files[0].parent)), np.asarray(labels, np.int64))

@@ -1,0 +1,126 @@
+"""A source: all images of a data set as uint8 arrays, with labels, class names and a fingerprint of the content.
+
+Legend: ``N`` images, ``H``, ``W`` pixels, ``C`` classes. Arrays are NumPy, so that they lie in shared memory once for all
+processes of a machine and need no torch to be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.errors import DataError
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images uint8 ``[N, 3, H, W]`` and labels int64 ``[N]``. Images of large sets are ``mapped.Rows``, read when indexed."""
+
+    images: Any
+    labels: Labels
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as it lies on disk; ``validation`` is the official one, where there is one."""
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Part
+    test: Part
+    fingerprint: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    validation: Part | None = None
+
+
+def make_source(
+    name: str,
+    class_names: tuple[str, ...],
+    train: Part,
+    test: Part,
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225),
+    validation: Part | None = None,
+    fingerprint: str | None = None,
+) -> Source:
+    """Check labels and classes and take the fingerprint, unless it is given; raises ``DataError`` naming what is wrong."""
+    classes = len(class_names)
+    for part_name, part in (("train", train), ("test", test), ("validation", validation)):
+        if part is None:
+            continue
+        if len(part.labels) == 0:
+            raise DataError(f"{name}: the {part_name} split has no images")
+        wrong = np.flatnonzero((part.labels < 0) | (part.labels >= classes))
+        if len(wrong):
+            raise DataError(
+                f"{name}: {part_name} image {wrong[0]} has label {part.labels[wrong[0]]}; "
+                f"labels must lie in 0..{classes - 1} for the {classes} classes that are declared"
+            )
+    empty = [class_names[j] for j in range(classes) if not (train.labels == j).any()]
+    if empty:
+        raise DataError(
+            f"{name}: {len(empty)} of {classes} classes have no training images: {', '.join(map(repr, empty[:5]))}"
+            f"{' …' if len(empty) > 5 else ''}; remove them from the class names or add images"
+        )
+    if fingerprint is not None:
+        return Source(name, class_names, train, test, fingerprint, mean, std, validation)
+    digest = hashlib.sha256(repr(class_names).encode())
+    for part in (train, test, validation):
+        if part is not None:
+            digest.update(repr(part.images.shape).encode())
+            digest.update(np.ascontiguousarray(part.images).data)
+            digest.update(np.ascontiguousarray(part.labels).data)
+    return Source(name, class_names, train, test, digest.hexdigest()[:16], mean, std, validation)
+
+
+def decode(content: bytes, size: int | None, where: str) -> Images:
+    """An encoded image as uint8 ``[3, H, W]``, resized (bilinear, both sides) to ``size`` where given.
+
+    Raises ``DataError`` naming ``where`` if it is not an image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            rgb = image.convert("RGB")
+    except Exception as error:
+        raise DataError(f"{where}: not a readable image ({error}); replace or remove it") from None
+    if size is not None and rgb.size != (size, size):
+        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(rgb).transpose(2, 0, 1)
+
+
+def stack(images: list[Images], where: str) -> Images:
+    """One ``[N, 3, H, W]`` array; raises ``DataError`` if the sizes differ."""
+    shapes = {image.shape for image in images}
+    if len(shapes) > 1:
+        some = ", ".join(f"{s[2]}×{s[1]}" for s in sorted(shapes)[:4])
+        raise DataError(f"{where}: images have different sizes ({some} …); set data.image_size")
+    return np.stack(images)
+
+
+def resize_all(images: Images, size: int | None) -> Images:
+    """Resize ``[N, 3, H, W]`` (bilinear) where ``size`` asks for it."""
+    if size is None or images.shape[2:] == (size, size):
+        return images
+    from PIL import Image
+
+    out = np.empty((len(images), 3, size, size), np.uint8)
+    for i, image in enumerate(images):
+        picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+        out[i] = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    return out
+
+
+def as_metadata_mapping(value: Any) -> dict[str, Any]:
+    """``value`` if it is a mapping, else an empty one: schema metadata is free text written by strangers."""
+    return value if isinstance(value, dict) else {}

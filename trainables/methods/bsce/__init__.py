@@ -1,0 +1,1 @@
+"""Balanced softmax cross-entropy."""

@@ -1,0 +1,1 @@
+"""NCL++, nested collaborative learning."""

@@ -1,0 +1,1 @@
+"""Offline distillation, the counterpart of InterCL (Fig. 12b of NCL++)."""

@@ -1,0 +1,35 @@
+"""Offline distillation: ``BSCE + weight · τ² · KL(p̄ ‖ p)`` with ``p̄`` of the teachers' mean logits.
+
+Legend: ``M`` teachers, ``K`` experts (students), ``T`` copies, ``B`` images, ``C`` classes.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from trainables.config import TrialConfig
+from trainables.losses import collaborative, distillation
+from trainables.methods.base import Batch, Method
+from trainables.methods.offline_distillation.options import OfflineDistillationOptions
+from trainables.methods.targets import targets_and_weight
+
+
+class OfflineDistillation(Method):
+    """See ``OfflineDistillationOptions``."""
+
+    def __init__(self, config: TrialConfig, class_counts: Tensor) -> None:
+        """Keep the options."""
+        super().__init__(config, class_counts)
+        if not isinstance(config.method, OfflineDistillationOptions):
+            raise TypeError(f"OfflineDistillation needs its options, got {type(config.method).__name__}")
+        self.options = config.method
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """BSCE and the distillation term."""
+        if batch.teacher_logits is None:
+            raise ValueError("offline distillation needs the logits of its teachers")
+        targets, weight = targets_and_weight(batch)
+        shift = self.log_n if self.options.balanced else 0.0
+        bil = collaborative.bil(batch.logits + self.log_n, targets, weight)
+        term = distillation.offline(batch.logits + shift, batch.teacher_logits + shift, self.options.temperature)
+        return {"loss": bil + self.options.weight * term, "bil": bil.detach(), "distillation": term.detach()}

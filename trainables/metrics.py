@@ -1,0 +1,92 @@
+"""Metrics of long-tailed recognition.
+
+Legend: ``K`` experts, ``N`` images, ``C`` classes. Logits are raw ``[K, N, C]``; accuracies and errors are fractions in
+[0, 1]. "single" is one expert: the mean over experts unless a name says max (NCL++, Fig. 7); "ensemble" is the argmax of
+the mean of the experts' raw logits. KL distances are between plain softmax outputs, in nats.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ECE_BINS = 15
+GROUPS = ("many", "medium", "few")
+
+
+def shot_groups(class_counts: Tensor) -> dict[str, Tensor]:
+    """Bool ``[C]`` masks: many > 100, medium 20..100, few < 20 training images; groups without classes are absent."""
+    masks = {
+        "many": class_counts > 100,
+        "medium": (class_counts >= 20) & (class_counts <= 100),
+        "few": class_counts < 20,
+    }
+    return {name: mask for name, mask in masks.items() if bool(mask.any())}
+
+
+def hits(logits: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Bool ``[..., N]``: is the label among the k largest of ``[..., N, C]``? k is capped at C."""
+    top = logits.topk(min(k, logits.shape[-1]), dim=-1).indices
+    return (top == labels.unsqueeze(-1)).any(-1)
+
+
+def per_class_mean(values: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Mean of ``[..., N]`` over the images of each class: float64 ``[..., C]``, NaN for classes without images."""
+    sums = values.new_zeros((*values.shape[:-1], classes), dtype=torch.float64)
+    sums.index_add_(-1, labels, values.double())
+    return sums / torch.bincount(labels, minlength=classes)
+
+
+def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = ECE_BINS) -> float:
+    """ECE (Guo et al., ICML 2017): bins of equal width over the confidence, of one ``[N, C]`` prediction."""
+    confidence, predicted = F.softmax(logits.float(), dim=-1).max(-1)
+    correct = (predicted == labels).double()
+    index = (confidence * bins).ceil().long().sub(1).clamp(0, bins - 1)
+    gap = torch.zeros(bins, dtype=torch.float64, device=logits.device)
+    gap.index_add_(0, index, correct - confidence.double())
+    return float(gap.abs().sum() / len(labels))
+
+
+def mean_pairwise_kl(logits: Tensor) -> Tensor:
+    """``[n, N, C]`` logits to ``[N]``: mean KL over the ordered pairs of the n distributions; n >= 2."""
+    n = logits.shape[0]
+    log_p = F.log_softmax(logits.float(), dim=-1)
+    others = log_p.sum(0, keepdim=True) - log_p
+    return (log_p.exp() * ((n - 1) * log_p - others)).sum((0, -1)) / (n * (n - 1))
+
+
+def evaluation_metrics(
+    logits: Tensor, labels: Tensor, class_counts: Tensor
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """All metrics of ``[K, N, C]`` logits: scalars by name, and per-class arrays ``[C]`` by name.
+
+    Groups are averaged over images. A shot group without classes, and one without evaluated images, is absent.
+    """
+    experts, _, classes = logits.shape
+    labels = labels.to(logits.device)
+    ensemble = logits.mean(0)
+    top1, ensemble_top1 = hits(logits, labels, 1), hits(ensemble, labels, 1)
+    single = top1.double().mean(-1)  # [K]
+    scalars = {
+        "single_top1": float(single.mean()),
+        "single_top1_max": float(single.max()),
+        "single_top5": float(hits(logits, labels, 5).double().mean()),
+        "ensemble_top1": float(ensemble_top1.double().mean()),
+        "ensemble_top5": float(hits(ensemble, labels, 5).double().mean()),
+        "single_ece": sum(expected_calibration_error(logits[k], labels) for k in range(experts)) / experts,
+        "ensemble_ece": expected_calibration_error(ensemble, labels),
+    }
+    if experts > 1:
+        scalars |= {f"expert{k}_top1": float(single[k]) for k in range(experts)}
+        scalars["kl_experts"] = float(mean_pairwise_kl(logits).mean())
+    for group, mask in shot_groups(class_counts.to(logits.device)).items():
+        chosen = mask[labels]
+        if bool(chosen.any()):
+            scalars[f"single_{group}"] = float(top1[:, chosen].double().mean())
+            scalars[f"ensemble_{group}"] = float(ensemble_top1[chosen].double().mean())
+    per_class = {
+        "single": per_class_mean(top1.double().mean(0), labels, classes),
+        "ensemble": per_class_mean(ensemble_top1, labels, classes),
+    }
+    return scalars, per_class

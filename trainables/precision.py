@@ -1,0 +1,37 @@
+"""What ``training.precision`` means: the type of the weights, and autocast."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from trainables.config import TrialConfig
+
+
+def dtype_of(config: TrialConfig) -> torch.dtype:
+    """The type of weights, inputs and losses: bf16 autocast keeps all three in float32."""
+    return torch.float64 if config.training.precision == "fp64" else torch.float32
+
+
+def autocast(config: TrialConfig, device: torch.device) -> AbstractContextManager[Any]:
+    """bf16 autocast where the trial asks for it."""
+    if config.training.precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def warn_if_emulated(config: TrialConfig, device: torch.device) -> None:
+    """Warn where bf16 is asked for and the hardware has no instructions for it: the numbers hold, the speed does not."""
+    if config.training.precision != "bf16":
+        return
+    if device.type == "cuda":
+        there = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        there = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if not there:
+        warnings.warn(
+            f"precision: bf16 is emulated on this {device.type} device and may be slower than fp32", stacklevel=2
+        )
