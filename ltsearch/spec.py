@@ -1,0 +1,364 @@
+"""The sweep spec: one YAML file, read into one typed model.
+
+``load`` applies a profile and ``--set`` on top of the file, checks everything that can be checked without data, and raises
+``UserError`` naming file, key, value and what is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ltsearch.messages import explain, suggest
+from ltsearch.overrides import merge, nest
+from ltsearch.records import SCORES, STEP_GMACS, TRAIN, VAL, FigureRequest, PairedTest, Published, PublishedTable
+from ltsearch.space import Parameter, check_space
+from ltsearch.yaml_file import read_yaml
+from trainables.config import TrialConfig
+from trainables.errors import UserError
+from trainables.methods import DEFAULT_METHOD, METHODS, options_class
+
+Overrides = dict[str, Any]
+SEARCH_METRICS = (
+    *(f"{VAL}{score}" for score in SCORES),
+    f"{TRAIN}loss",
+    f"{TRAIN}top1",
+    "seconds",
+    STEP_GMACS,
+    "peak_memory_bytes",
+)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
+
+
+class Row(_Section):
+    """One explicit row: ``base`` with components switched on, then ``set`` on top."""
+
+    name: str
+    with_: list[str] = Field([], alias="with", description="components that are on")
+    set: Overrides = Field({}, description="overrides of base, dotted or nested")
+    predict: Literal["single", "ensemble"] = Field("single", description="whose top-1 is the row's headline")
+    published: Published | None = Field(None, description="the published number this row answers to")
+
+
+class Grid(_Section):
+    """Every combination of the axes' values."""
+
+    axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(description="values by configuration key")
+    with_: list[str] = Field([], alias="with")
+    set: Overrides = {}
+    predict: Literal["single", "ensemble"] = "single"
+
+
+class Ablation(_Section):
+    """Rows from a grammar; all take the same seeds, so that differences are paired."""
+
+    components: dict[str, Overrides] = Field({}, description="what switching a component on overrides; null drops one")
+    designs: list[Literal["add_one_in", "leave_one_out", "cumulative", "factorial"]] = []
+    rows: list[Row] = []
+    grid: Grid | None = None
+    settings: dict[str, Overrides] = Field(
+        {},
+        description="all rows once in each of these, such as data sets: a table each; null drops one",
+    )
+    axis: list[str] = Field(
+        [],
+        description="keys in which rows may differ, in others they are flagged; none: method, model.experts, "
+        "augmentation.copies, and what components and the grid set",
+    )
+    base_name: str = Field("base", description="what designs call the row without components")
+    reference: str | None = Field(None, description="the row that differences are taken to; none: the first")
+    published: dict[str, Published] = Field({}, description="published numbers of rows that designs make, by row name")
+
+    @field_validator("components", "settings", mode="before")
+    @classmethod
+    def _drop(cls, value: Any) -> Any:
+        """``null`` drops what an extended file, or the study itself under a profile, has."""
+        return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for i, row in enumerate(self.rows):
+            for component in row.with_:
+                if component not in self.components:
+                    raise ValueError(
+                        f"rows[{i}].with: no component {component!r}; {suggest(component, list(self.components))}"
+                    )
+        if self.designs and not self.components:
+            raise ValueError("designs need components")
+        if not (self.designs or self.rows or self.grid):
+            raise ValueError("an ablation needs rows, designs or a grid")
+        return self
+
+
+class Metric(_Section):
+    """An objective of the search."""
+
+    name: str = f"{VAL}ensemble_top1"
+    mode: Literal["max", "min"] = "max"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.name.startswith("test/"):
+            raise ValueError(f"name = {self.name!r}: a search never sees the test set; use {VAL}{self.name[5:]}")
+        if self.name not in SEARCH_METRICS:
+            raise ValueError(f"name = {self.name!r}: {suggest(self.name, SEARCH_METRICS)}")
+        return self
+
+
+class Asha(_Section):
+    """Asynchronous successive halving (Li et al., MLSys 2020)."""
+
+    grace_epochs: int = Field(1, ge=1, description="no trial is stopped before this epoch")
+    reduction_factor: int = Field(3, ge=2, description="one in so many goes on from each rung")
+
+
+class Confirm(_Section):
+    """Winners are trained again, without taking validation out, and evaluated on the test set once."""
+
+    top_k: int = Field(3, ge=1)
+    seeds: int | list[int] = Field(3, description="how many, from 0 on, or which")
+
+
+class Search(_Section):
+    """A search with Optuna over any configuration keys."""
+
+    space: Annotated[dict[str, Parameter], Field(min_length=1)]
+    with_: list[str] = Field([], alias="with", description="components of the ablation that are on")
+    set: Overrides = {}
+    metrics: Annotated[list[Metric], Field(min_length=1)] = [Metric()]
+    sampler: Literal["tpe", "gp", "random", "cmaes", "nsga2"] = "tpe"
+    trials: int = Field(20, ge=1, description="configurations that are tried, pruned ones included")
+    max_hours: float | None = Field(
+        None, gt=0, description="no trial is started once those that ended have trained so long"
+    )
+    target: float | None = Field(None, description="no trial is started once the metric has reached this")
+    early_stopping: Asha | None = Field(Asha(), description="none: every trial runs all its epochs")
+    val_per_class: int = Field(ge=1, description="validation images a class, taken out of the training pool")
+    seed: int = Field(0, ge=0, description="every random choice of the search derives from it")
+    trial_seed: int = Field(1000, ge=0, lt=2**31, description="the seed that trials train with; confirm uses others")
+    repeat_configurations: bool = Field(False, description="true: a discrete space may run one configuration again")
+    confirm: Confirm | None = Confirm()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_space(self.space)
+        several = len(self.metrics) > 1
+        if several and self.early_stopping is not None:
+            raise ValueError("early_stopping works on one metric; with several set `early_stopping: null`")
+        if several and self.sampler in ("cmaes",):
+            raise ValueError(f"sampler = {self.sampler!r} takes one metric; use nsga2, tpe, gp or random for several")
+        if several and self.target is not None:
+            raise ValueError("target goes with one metric")
+        if self.sampler == "cmaes" and any(p.choice is not None or p.when for p in self.space.values()):
+            raise ValueError("sampler = 'cmaes' takes unconditional numeric parameters only; use tpe, gp or random")
+        if self.sampler == "gp" and any(p.when for p in self.space.values()):
+            raise ValueError("sampler = 'gp' takes unconditional parameters only; use tpe or random")
+        if self.confirm is not None:
+            seeds = seed_list(self.confirm.seeds)
+            if self.trial_seed in seeds:
+                raise ValueError(f"trial_seed = {self.trial_seed} is among confirm.seeds; winners need fresh seeds")
+        return self
+
+
+class Resources(_Section):
+    """What one trial holds. Never part of a cell's identity."""
+
+    workers: int = Field(1, ge=1, description="data-parallel workers of a trial; its numbers do not depend on it")
+    placement: Literal["pack", "spread"] = Field("pack", description="workers of a trial on few nodes, or on many")
+    cpus_per_worker: float = Field(1, gt=0)
+    gpus_per_worker: float = Field(0, ge=0)
+    max_concurrent: int | None = Field(None, ge=1, description="trials at once; none: as many as fit")
+    max_failures: int = Field(2, ge=0, description="how often a failed trial goes on from its checkpoint")
+    checkpoint_seconds: float = Field(
+        30, ge=0, description="a checkpoint is written when the last is older; 0: every epoch"
+    )
+
+
+class Tracking(_Section):
+    """MLflow."""
+
+    uri: str | None = Field(None, description="none: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db")
+    experiment: str | None = Field(None, description="none: the name of the spec")
+
+
+class Precision(_Section):
+    """When enough seeds have run."""
+
+    ci_halfwidth: float = Field(
+        gt=0, description="percentage points: half the 95 % interval of a row's difference to the reference"
+    )
+
+
+class AdaptiveSeeds(_Section):
+    """Further seeds only for rows whose interval is still too wide."""
+
+    min: int = Field(3, ge=2, description="seeds that every row gets")
+    max: int = Field(10, description="seeds that no row exceeds")
+    until: Precision
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.max < self.min:
+            raise ValueError(f"max = {self.max} must be >= min = {self.min}")
+        return self
+
+
+class ReportOptions(_Section):
+    """How the report is written."""
+
+    title: str | None = None
+    folder: str = Field("results", description="reports go to <folder>/<sweep>/report.md")
+    notes: str | None = Field(None, description="Markdown that is put below the question")
+    figures: list[FigureRequest] = []
+    published: list[PublishedTable] = Field([], description="published tables that are printed beside our rows")
+    paired_tests: list[PairedTest] = Field([], description="McNemar's test of two single runs, per image and per class")
+
+
+class SweepSpec(_Section):
+    """A study: what is trained, which rows are compared, what is searched, on what."""
+
+    extends: str | list[str] | None = Field(None, description="files, relative to this one, that this one overrides")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="letters, digits, _ . -")
+    question: str = Field("", description="what the study answers; stands at the top of the report")
+    base: Overrides = Field({}, description="a TrialConfig; keys dotted or nested")
+    seeds: int | list[int] | AdaptiveSeeds = Field(
+        3, description="how many, from 0 on, or which, or `{min, max, until: {ci_halfwidth}}`"
+    )
+    ablation: Ablation | None = None
+    search: Search | None = None
+    resources: Resources = Resources()
+    tracking: Tracking = Tracking()
+    report: ReportOptions = ReportOptions()
+    profiles: dict[str, Overrides] = Field({}, description="overrides of this file, chosen by --profile")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.seed_numbers()
+        if self.ablation is None and self.search is None:
+            raise ValueError("a study needs an `ablation`, a `search` or both")
+        if self.search is not None:
+            known = list(self.ablation.components) if self.ablation else []
+            for component in self.search.with_:
+                if component not in known:
+                    raise ValueError(f"search.with: no component {component!r}; {suggest(component, known)}")
+        return self
+
+    def seed_numbers(self) -> list[int]:
+        """Every seed that a row may get."""
+        return list(range(self.seeds.max)) if isinstance(self.seeds, AdaptiveSeeds) else seed_list(self.seeds)
+
+
+def seed_list(seeds: int | Sequence[int]) -> list[int]:
+    """``3`` is 0, 1, 2; raises ``ValueError`` for none, repeated or negative ones."""
+    chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not chosen or len(set(chosen)) != len(chosen) or min(chosen) < 0:
+        raise ValueError(f"seeds = {seeds}: a number >= 1, or a list of different seeds >= 0")
+    return chosen
+
+
+def trial_config(tree: Overrides, where: str) -> TrialConfig:
+    """A checked configuration; raises ``UserError``."""
+    try:
+        return TrialConfig.model_validate(tree)
+    except ValidationError as error:
+        method = tree.get("method")
+        name = method.get("name", DEFAULT_METHOD) if isinstance(method, dict) else None
+        special = {"method": options_class(name)} if name in METHODS else None
+        raise explain(error, TrialConfig, where, special) from None
+
+
+class Loaded(BaseModel):
+    """A spec with where it came from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    spec: SweepSpec
+    file: str
+    profile: str | None
+
+    @property
+    def sweep(self) -> str:
+        """``name`` or ``name@profile``: what runs, results and locks are called."""
+        return f"{self.spec.name}@{self.profile}" if self.profile else self.spec.name
+
+
+def read_study(file: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The mapping of a file on top of those it ``extends``; raises ``UserError``, also if they extend each other."""
+    tree = read_yaml(file)
+    parents = tree.pop("extends", [])
+    names = [parents] if isinstance(parents, str) else parents
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{file}: extends = {parents!r}: must be a file name or a list of them, relative to this file")
+    chain = (*below, file.resolve())
+    merged: dict[str, Any] = {}
+    for name in names:
+        parent = file.parent / name
+        if parent.resolve() in chain:
+            raise UserError(f"{file}: extends = {name!r}: the files extend each other")
+        merged = apply(merged, read_study(parent, chain))
+    return apply(merged, tree)
+
+
+def load(
+    file: Path, profile: str | None = None, assignments: Sequence[Overrides] = (), seeds: int | list[int] | None = None
+) -> Loaded:
+    """Read a spec, with a profile, ``--set`` and ``--seeds`` on top; raises ``UserError``."""
+    tree = read_study(file)
+    profiles = tree.get("profiles") or {}
+    if profile is not None:
+        if not isinstance(profiles, dict) or profile not in profiles:
+            known = ", ".join(profiles) if isinstance(profiles, dict) and profiles else "none"
+            raise UserError(f"{file}: --profile {profile!r}: no such profile; known: {known}")
+    # The file itself and each profile are checked, not only the one that runs.
+    merged = tree
+    for name, over in profiles.items() if isinstance(profiles, dict) else ():
+        if not isinstance(over, dict):
+            raise UserError(f"{file}: profiles.{name}: must be a mapping of overrides")
+        if name == profile:
+            merged = apply(tree, over)
+    for assignment in assignments:
+        merged = apply(merged, assignment)
+    if seeds is not None:
+        merged["seeds"] = seeds
+    try:
+        spec = SweepSpec.model_validate(merged)
+    except ValidationError as error:
+        raise explain(error, SweepSpec, str(file)) from None
+    return Loaded(spec=spec, file=str(file), profile=profile)
+
+
+def apply(tree: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Overrides of a spec. ``base`` merges as configurations do; parameters of a space are replaced whole."""
+    merged = merge(_nested_base(tree), _nested_base(nest_outer(over)))
+    space = ((over.get("search") or {}) if isinstance(over.get("search"), dict) else {}).get("space")
+    if isinstance(space, dict):
+        merged["search"]["space"] = {**((tree.get("search") or {}).get("space") or {}), **space}
+    return merged
+
+
+def nest_outer(over: dict[str, Any]) -> dict[str, Any]:
+    """Dotted keys of ``--set`` and profiles, down to but not into a search space, whose names have dots of their own."""
+    out: dict[str, Any] = {}
+    for key, value in over.items():
+        head, _, rest = key.partition(".")
+        if rest:
+            value = nest({rest: value})
+        out = merge(out, {head: value})
+    return out
+
+
+def _nested_base(tree: dict[str, Any]) -> dict[str, Any]:
+    out = dict(tree)
+    if isinstance(out.get("base"), dict):
+        out["base"] = nest(out["base"])
+    if isinstance(out.get("profiles"), dict):
+        out["profiles"] = {
+            k: _nested_base(nest_outer(v)) if isinstance(v, dict) else v for k, v in out["profiles"].items()
+        }
+    return out

@@ -1,0 +1,360 @@
+"""MLflow, written by the driver only: one parent run a sweep, one child a cell.
+
+Everything is fed from cell records, so a run can be completed, or a lost MLflow store rebuilt. A thread does the
+writing, in order: a slow or absent server holds up no trial.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ltsearch import records as r
+from ltsearch.jobs import Job, Outcome
+from ltsearch.overrides import flatten
+from ltsearch.records import CellRecord, Epoch, PlanRecord, SearchRecord, Status
+from ltsearch.store import CellStore
+from trainables.errors import UserError
+from trainables.files import fetch
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+HEARTBEAT_SECONDS = 30.0
+DEAD_AFTER_SECONDS = 180.0
+GIVE_UP_SECONDS = 600.0
+_ENDS = {Status.FINISHED: "FINISHED", Status.PRUNED: "KILLED", Status.INTERRUPTED: "KILLED", Status.RUNNING: "RUNNING"}
+
+
+def resolve_uri(option: str | None, spec: str | None) -> str:
+    """``--tracking-uri``, then the spec, then MLFLOW_TRACKING_URI, then a SQLite file in the working directory."""
+    return option or spec or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+
+
+class Tracker:
+    """A ``Listener`` that writes what it hears to MLflow."""
+
+    def __init__(self, uri: str, experiment: str, sweep: str, store: CellStore, warn: Callable[[str], None]) -> None:
+        """Connect; raises ``UserError`` if the server does not answer. Nothing is written yet."""
+        self.client = connect(uri)
+        self.uri, self.sweep, self.store, self.warn = uri, sweep, store, warn
+        self.experiment_name = experiment
+        self.runs: dict[str, str] = {}  # cell -> run
+        self.logged: dict[str, int] = {}  # cell -> last epoch that is in MLflow
+        self.begun: dict[str, str | None] = {}  # cell -> when the trial behind its run was started
+        self._described: set[str] = set()  # cells whose parameters were logged
+        self.parent = ""
+        self._work: queue.Queue[Callable[[], object] | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._write, daemon=True, name="mlflow-writer")
+
+    # -- a sweep's life --------------------------------------------------------------------------------------------------
+
+    def open(self, plan: PlanRecord) -> None:
+        """Find or make the sweep's run, close what a dead driver left RUNNING, and start the writer."""
+        self.experiment = self._experiment()
+        experiments = [e.experiment_id for e in self.client.search_experiments()]
+        sweeps, trials = self._all_runs(experiments, "sweep"), self._all_runs(experiments, "trial")
+        self._end_dead(sweeps, trials)
+        for run in sweeps:  # newest first
+            if run.data.tags.get(r.TAG_SWEEP) == self.sweep:
+                self.parent = self.parent or run.info.run_id
+        for run in trials:
+            cell = run.data.tags.get(r.TAG_CELL, "")
+            if cell not in self.runs:
+                self.runs[cell] = run.info.run_id
+                self.logged[cell] = int(run.data.metrics.get("epoch", 0))
+                self.begun[cell] = run.data.tags.get(r.TAG_STARTED)
+                if run.data.params:
+                    self._described.add(cell)
+        if not self.parent:
+            run = self.client.create_run(self.experiment, run_name=self.sweep, tags={r.TAG_ROLE: "sweep"})
+            self.parent = run.info.run_id
+        else:
+            self.client.update_run(self.parent, status="RUNNING")
+        self.client.set_tag(self.parent, r.TAG_SWEEP, self.sweep)
+        self.client.set_tag(self.parent, r.TAG_STATUS, str(Status.RUNNING))
+        self.client.set_tag(self.parent, r.TAG_HEARTBEAT, f"{time.time():.0f}")
+        if plan.question:
+            self.client.set_tag(self.parent, "mlflow.note.content", plan.question)
+        self._log_text(self.parent, r.PLAN_ARTIFACT, plan.model_dump_json(indent=1))
+        self._thread.start()
+
+    def close(self, status: Status, cells: Iterable[str], plan: PlanRecord, search: SearchRecord | None) -> None:
+        """Write what is left and end the sweep's run; ``cells`` are those that the sweep planned."""
+        wanted = list(cells)
+
+        def finish() -> None:
+            self._log_text(self.parent, r.PLAN_ARTIFACT, plan.model_dump_json(indent=1))
+            if search is not None:
+                self._log_text(self.parent, r.SEARCH_ARTIFACT, search.model_dump_json(indent=1))
+            runs = {cell: self.runs[cell] for cell in wanted if cell in self.runs}
+            self._log_text(self.parent, r.RUNS_ARTIFACT, json.dumps(runs, indent=1))
+            self.client.set_tag(self.parent, r.TAG_STATUS, str(status))
+            self.client.set_terminated(self.parent, "FINISHED" if status is Status.FINISHED else "KILLED")
+
+        self._work.put(finish)
+        self._work.put(None)
+        self._thread.join(GIVE_UP_SECONDS)
+
+    def rebuild(self, cells: Iterable[tuple[str, str, str]]) -> None:
+        """Give settled cells (id, stage, label) that have no run, or only a part of one, their run from the record."""
+        for cell, stage, label in cells:
+            record = self.store.read(cell)
+            if record is None or record.status not in r.SETTLED | {Status.PRUNED}:
+                continue
+            whole = self.logged.get(cell, -1) >= (record.history[-1].epoch if record.history else 0)
+            if not whole or self.begun.get(cell) not in (None, f"{record.started:.3f}"):
+                self._work.put(partial(self._log_whole, record, stage, label))
+
+    # -- Listener ----------------------------------------------------------------------------------------------------------
+
+    def planned(self, cells: int) -> None:
+        """Runs are made when trials start."""
+
+    def started(self, job: Job) -> None:
+        """A job begins or goes on."""
+        config = job.cell.config.model_dump(mode="json")
+        self._work.put(partial(self._ensure_run, job.cell.id, job.stage, job.label, config, job.started))
+
+    def epoch(self, job: Job, epoch: Epoch, per_class: dict[str, Any]) -> None:
+        """Metrics of an epoch, once."""
+        self._work.put(lambda: self._log_epochs(job.cell.id, [epoch]))
+
+    def retried(self, job: Job, error: str) -> None:
+        """Kept on the run."""
+        self._work.put(partial(self._log_retry, job.cell.id, f"{job.retries}: {error}"))
+
+    def _log_retry(self, cell: str, what: str) -> None:
+        if cell in self.runs:  # a trial whose actor never came up has no run yet
+            self.client.set_tag(self.runs[cell], "ltsearch.retries", what)
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """The whole record."""
+        record = self.store.read(job.cell.id)
+        if record is not None:
+            self._work.put(lambda: self._log_whole(record, job.stage, job.label))
+
+    def interrupt(self, jobs: Iterable[Job]) -> None:
+        """Mark what was running when the sweep was interrupted."""
+        for job in jobs:
+            self._work.put(partial(self._interrupt, job.cell.id))
+
+    def _interrupt(self, cell: str) -> None:
+        if cell in self.runs:
+            self.client.set_tag(self.runs[cell], r.TAG_STATUS, str(Status.INTERRUPTED))
+            self.client.set_terminated(self.runs[cell], "KILLED")
+
+    # -- the writer ----------------------------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        beat = time.monotonic()
+        while True:
+            try:
+                work = self._work.get(timeout=HEARTBEAT_SECONDS / 2)
+            except queue.Empty:
+                work = self._nothing
+            if work is None:
+                return
+            self._insist(work)
+            if time.monotonic() - beat > HEARTBEAT_SECONDS:
+                beat = time.monotonic()
+                self._insist(lambda: self.client.set_tag(self.parent, r.TAG_HEARTBEAT, f"{time.time():.0f}"))
+
+    def _nothing(self) -> None: ...
+
+    def _insist(self, work: Callable[[], object]) -> None:
+        """Do it again until it works: what comes later waits, so the order stays. What is lost can be rebuilt."""
+        begun, pause = time.monotonic(), 0.5
+        while True:
+            try:
+                work()
+                return
+            except Exception as error:  # MLflow raises its own, requests' and SQLAlchemy's
+                if time.monotonic() - begun > GIVE_UP_SECONDS:
+                    self.warn(
+                        f"MLflow at {shown(self.uri)}: gave up writing ({error}); the same command completes it later"
+                    )
+                    return
+                if pause == 0.5:
+                    self.warn(
+                        f"MLflow at {shown(self.uri)} does not take writes ({str(error).splitlines()[0][:200]}); waiting"
+                    )
+                time.sleep(pause)
+                pause = min(pause * 2, 10.0)
+
+    def _ensure_run(self, cell: str, stage: str, label: str, config: dict[str, Any], started: float) -> str:
+        """The cell's run: the one there is, unless that shows an earlier training of it, which is set aside."""
+        begun = f"{started:.3f}"
+        if cell in self.runs and self.begun[cell] not in (None, begun):
+            earlier = self.runs.pop(cell)
+            self.client.set_tag(earlier, r.TAG_ROLE, "superseded")
+            self.client.set_terminated(earlier, "KILLED")
+            self._described.discard(cell)
+        if cell in self.runs:
+            self.client.update_run(self.runs[cell], status="RUNNING")
+            self.client.set_tag(self.runs[cell], r.TAG_STATUS, str(Status.RUNNING))
+        else:
+            tags = {
+                r.TAG_ROLE: "trial",
+                r.TAG_PARENT: self.parent,
+                r.TAG_SWEEP: self.sweep,
+                r.TAG_STAGE: stage,
+                r.TAG_CELL: cell,
+                r.TAG_ROW: label,
+                r.TAG_SEED: str(config["seed"]),
+                r.TAG_STATUS: str(Status.RUNNING),
+                r.TAG_EPOCHS: str(config["training"]["epochs"]),
+                r.TAG_STARTED: begun,
+            }
+            run = self.client.create_run(self.experiment, run_name=label, tags=tags)
+            # Known from here on: if what follows fails and is tried again, it is this run that is completed.
+            self.runs[cell], self.logged[cell], self.begun[cell] = run.info.run_id, 0, begun
+        if cell not in self._described:
+            from mlflow.entities import Param
+
+            params = [Param(key, str(value)[:500]) for key, value in flatten(config).items()]
+            self.client.log_batch(self.runs[cell], params=params)
+            self._described.add(cell)
+        return self.runs[cell]
+
+    def _log_epochs(self, cell: str, epochs: Iterable[Epoch]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        for epoch in epochs:
+            if epoch.epoch <= self.logged.get(cell, 0):
+                continue
+            values = {**epoch.metrics, "epoch": float(epoch.epoch)}
+            metrics = [Metric(name, value, now, epoch.epoch) for name, value in values.items()]
+            self.client.log_batch(self.runs[cell], metrics=metrics)
+            self.logged[cell] = epoch.epoch
+
+    def _log_whole(self, record: CellRecord, stage: str, label: str) -> None:
+        """All of a settled record: epochs that are missing, totals, artifacts, tags and the end."""
+        run_id = self._ensure_run(record.cell, stage, label, record.config, record.started)
+        self._log_epochs(record.cell, record.history)
+        if record.history:
+            self.client.log_metric(
+                run_id, "total_seconds", record.final["total_seconds"], step=record.history[-1].epoch
+            )
+        for tag, value in {
+            r.TAG_FINGERPRINT: record.fingerprint,
+            r.TAG_RECIPES: json.dumps(record.recipes, sort_keys=True),
+            r.TAG_STATUS: str(record.status),
+            **({r.TAG_ERROR: record.error} if record.error else {}),
+        }.items():
+            self.client.set_tag(run_id, tag, value)
+        self._log_text(run_id, r.RECORD_ARTIFACT, record.model_dump_json(indent=1))
+        if record.per_class:
+            self._log_text(run_id, r.PER_CLASS_ARTIFACT, json.dumps(_named(record)))
+        final = self.store.folder(record.cell) / r.FINAL_ARTIFACT
+        if final.exists():
+            with tempfile.TemporaryDirectory() as folder:
+                self.client.log_artifact(run_id, str(fetch(final, Path(folder))))
+        self.client.set_terminated(run_id, _ENDS.get(record.status, "FAILED"))
+
+    # -- helpers -------------------------------------------------------------------------------------------------------------
+
+    def _experiment(self) -> str:
+        found = self.client.get_experiment_by_name(self.experiment_name)
+        if found is not None and found.lifecycle_stage == "active":
+            return str(found.experiment_id)
+        if found is not None:
+            raise UserError(
+                f"tracking.experiment = {self.experiment_name!r} was deleted in MLflow at {shown(self.uri)}; restore it with "
+                "`mlflow experiments restore`, or name another in tracking.experiment"
+            )
+        location = None
+        if self.uri.startswith("sqlite:///"):  # beside the database, wherever later commands are run
+            location = (Path(self.uri.removeprefix("sqlite:///")).absolute().parent / "mlruns").as_uri()
+        return str(self.client.create_experiment(self.experiment_name, artifact_location=location))
+
+    def _all_runs(self, experiments: list[str], role: str) -> list[Any]:
+        found: list[Any] = []
+        token = None
+        while True:
+            page = self.client.search_runs(
+                experiments,
+                filter_string=f"tags.`{r.TAG_ROLE}` = '{role}'",
+                max_results=5000,
+                order_by=["attributes.start_time DESC"],
+                page_token=token,
+            )
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def _end_dead(self, sweeps: list[Any], trials: list[Any]) -> None:
+        """Runs whose driver is gone: those of this sweep, whose lock we hold, and those without a heartbeat."""
+        alive = {
+            run.info.run_id
+            for run in sweeps
+            if run.data.tags.get(r.TAG_SWEEP) != self.sweep
+            and time.time() - float(run.data.tags.get(r.TAG_HEARTBEAT, 0)) < DEAD_AFTER_SECONDS
+        }
+        for run in [*sweeps, *trials]:
+            parent = run.data.tags.get(r.TAG_PARENT, run.info.run_id)
+            if run.info.status == "RUNNING" and parent not in alive:
+                self.client.set_tag(run.info.run_id, r.TAG_STATUS, str(Status.INTERRUPTED))
+                self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def _log_text(self, run_id: str, name: str, text: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_text(text, encoding="utf-8")
+            self.client.log_artifact(run_id, str(path))
+
+
+def _named(record: CellRecord) -> dict[str, Any]:
+    return {"classes": record.class_names, "class_counts": record.class_counts, "accuracy": record.per_class}
+
+
+def check(uri: str) -> None:
+    """Raises ``UserError`` if a tracking server does not answer; a database is looked at when it is opened."""
+    if uri.startswith(("http://", "https://")):
+        connect(uri)
+
+
+def shown(uri: str) -> str:
+    """A tracking URI for messages and logs: without user and password."""
+    return re.sub(r"(://)[^/@]*@", r"\1", uri)
+
+
+def connect(uri: str) -> Any:
+    """An MLflow client whose server has answered; raises ``UserError``."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a line for every run that ends
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+    before = {name: os.environ.get(name) for name in patience}
+    os.environ.update({name: value for name, value in patience.items() if before[name] is None})
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=uri)
+        client.search_experiments(max_results=1)
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        return client
+    except Exception as error:  # MLflow raises its own, requests' and SQLAlchemy's
+        first = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"tracking server {shown(uri)}: does not answer ({first}); start it, name another with --tracking-uri or "
+            f"MLFLOW_TRACKING_URI, or leave both out for {DEFAULT_URI}"
+        ) from None
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)

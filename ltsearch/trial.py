@@ -1,0 +1,159 @@
+"""One Tune trial: trains one cell, in an actor that is reused for the next one.
+
+The actor reads and writes the cell's folder in the store by itself: it goes on from the checkpoint that it finds there, and the
+finished record lies there before the driver hears of it. Through Tune go scalars and per-class accuracies only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray import tune
+
+from ltsearch.group import Layout, WorkerGroup
+from ltsearch.recorder import Recorder
+from ltsearch.records import Status
+from ltsearch.store import WEIGHTS, CellStore
+from trainables.config import TrialConfig
+
+if TYPE_CHECKING:
+    from ltsearch.sources import SourceKey
+    from trainables.data import Source
+    from trainables.training import Report
+
+
+class CellTrial(tune.Trainable):  # type: ignore[misc]
+    """A class Trainable whose ``step`` is one epoch."""
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        sources: Mapping[SourceKey, Source] | None = None,
+        storage: str = "",
+        cpus: float = 1,
+        gpus: float = 0,
+        checkpoint_seconds: float = 30.0,
+        provenance: Mapping[str, str] | None = None,
+        layout: Layout | None = None,
+        registry: Any = None,
+    ) -> None:
+        """Once an actor; with a ``layout``, trials are trained by a group of workers.
+
+        ``sources`` lie in the object store, shared by all actors of a machine.
+        """
+        import torch
+
+        # With more threads than CPUs held, trials that run side by side fight for the cores.
+        torch.set_num_threads(max(1, int(cpus)))
+        # Deterministic matrix products on GPUs need this before the first of them.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        self.device = torch.device("cuda", 0) if gpus > 0 else torch.device("cpu")
+        self.sources = sources or {}
+        self.store = CellStore(storage)
+        self.checkpoint_seconds = checkpoint_seconds
+        self.provenance = dict(provenance or {})
+        self.layout, self.registry = layout, registry
+        self.group: WorkerGroup | None = None
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """The next cell, in the same process and with the same workers."""
+        self.run.close()
+        self._begin(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        """The actor ends: its workers go home."""
+        self.run.close()
+        if self.group is not None:
+            self.group.close()
+
+    def _begin(self, job: dict[str, Any]) -> None:
+        from trainables import synthetic, training
+        from trainables.data import source_key, split
+        from trainables.training import RunOptions
+
+        config = TrialConfig.model_validate_json(job["trial"])
+        data = split(config.data, self.sources[source_key(config.data)])
+        self.recorder = Recorder(self.store, job["cell"], config, data, job["started"], self.provenance)
+        if self.layout is not None and config.synthetic is None:
+            self.run: Generator[Report] = self._workers().train(job)
+            return
+        train = training.train if config.synthetic is None else synthetic.train
+        self.run = train(
+            config,
+            data,
+            RunOptions(
+                device=self.device,
+                folder=self.store.folder(job["cell"]),
+                checkpoint_seconds=self.checkpoint_seconds,
+                keep_final=job["keep_final"],
+                before_checkpoint=self.recorder.write,
+                teachers=tuple(self.store.folder(teacher) / WEIGHTS for teacher in job.get("teachers", [])),
+            ),
+        )
+
+    def _workers(self) -> WorkerGroup:
+        """The worker group: the one there is, unless it has died."""
+        assert self.layout is not None
+        if self.group is None or not self.group.alive:
+            if self.group is not None:
+                self.group.close()
+            self.group = WorkerGroup(
+                self.layout,
+                {
+                    "sources": ray.put(self.sources),
+                    "storage": str(self.store.root),
+                    "cpus": self.layout.cpus,
+                    "gpus": self.layout.gpus,
+                    "checkpoint_seconds": self.checkpoint_seconds,
+                    "provenance": self.provenance,
+                    "registry": self.registry,
+                },
+            )
+        return self.group
+
+    def step(self) -> dict[str, Any]:
+        """Train one epoch. Divergence and exhausted memory end the trial for good; other errors are Tune's to retry."""
+        try:
+            report = next(self.run)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            self.recorder.settle(Status.OUT_OF_MEMORY, str(error).splitlines()[0] if str(error) else "MemoryError")
+            return self._result(Status.OUT_OF_MEMORY, len(self.recorder.record.history), {}, {})
+        if report.diverged:
+            self.recorder.settle(Status.DIVERGED, f"the loss was not finite in epoch {report.epoch}")
+            return self._result(Status.DIVERGED, report.epoch - 1, {}, {})
+        metrics = self.recorder.add(report)
+        if report.done:
+            self.recorder.settle(Status.FINISHED)
+        return self._result(self.recorder.record.status, report.epoch, metrics, report.per_class)
+
+    def _result(
+        self, status: Status, epoch: int, metrics: dict[str, float], per_class: dict[str, list[float | None]]
+    ) -> dict[str, Any]:
+        return {
+            "status": str(status),
+            "epoch": epoch,
+            "metrics": metrics,
+            "per_class": per_class,
+            "pid": os.getpid(),
+            "done": status is not Status.RUNNING,
+        }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """The cell's own checkpoint lies in the store."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """See ``save_checkpoint``."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Is it exhausted memory? On the CPU, torch raises a plain RuntimeError."""
+    text = str(error)
+    named = type(error).__name__ in ("OutOfMemoryError", "MemoryError")
+    return named or "DefaultCPUAllocator" in text or "out of memory" in text.lower()
