@@ -1,0 +1,183 @@
+"""The ablation table: rows as named, mean ± std over seeds, paired differences, shot groups, published numbers.
+
+Accuracies are in percent, differences in percentage points.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from analysis import published_numbers
+from analysis.published_numbers import Number
+from analysis.selection import Absent, Run, Selection, headline, select, value
+from analysis.statistics import Difference, Summary, holm, paired, summarize
+from ltsearch.records import BEST_ON_TEST, ENSEMBLE_TOP1, GROUPS, SINGLE_TOP1, TEST, PlannedRow, PlanRecord
+
+HOW_TO_READ = (
+    "Top-1 accuracy in percent, mean ± sample standard deviation over seeds. Acc. is what a row predicts with: one "
+    "expert (the mean over experts) or, in rows named so, their ensemble; many, medium and few belong to Acc. "
+    "Differences are percentage points to the reference row, paired by seed, with a 95 % t-interval; `*`: p < 0.05 in "
+    "a paired t-test after Holm's correction over the table; `n.s.`: not significant; `not tested`: fewer than 3 "
+    "common seeds, or all of them differ by the same amount."
+)
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """One row; ``published`` only where the comparison is fair. ``scores``: single, ensemble and the shot groups.
+
+    ``best_epoch``: accuracy in the best evaluated epoch on the test set, where several were evaluated.
+    """
+
+    name: str
+    predict: str
+    planned: int  # seeds
+    seeds: tuple[int, ...]
+    accuracy: Summary | None
+    difference: Difference | None  # None for the reference
+    scores: dict[str, Summary | None]
+    published: Number | None = None
+    published_difference: float | None = None
+    best_epoch: Summary | None = None
+
+
+@dataclass(frozen=True)
+class AblationTable:
+    """Rows that may be compared. ``subset`` says what sets this table apart if the study has several.
+
+    ``setting`` is the plan's name of it, empty where the plan has none.
+    """
+
+    subset: str
+    rows: tuple[AblationRow, ...]
+    reference: str
+    absent: tuple[Absent, ...]
+    footnotes: tuple[str, ...]
+    selection: Selection
+    setting: str = ""
+
+
+def build(plan: PlanRecord, cells: Mapping[str, Run]) -> list[AblationTable]:
+    """One table for every setting, and for every dataset setting and number of epochs: those never share a table."""
+    groups: dict[tuple[str, str], list[PlannedRow]] = {}
+    for row in plan.rows:
+        groups.setdefault((row.setting, json.dumps(_setting(row), sort_keys=True)), []).append(row)
+    tables = []
+    for (setting, _), rows in groups.items():
+        here = [_setting(others[0]) for (name, _), others in groups.items() if name == setting]
+        varying = [key for key in {k: None for s in here for k in s} if len({str(s.get(key)) for s in here}) > 1]
+        parts = [setting] if setting else []
+        parts += [f"{key} = {_setting(rows[0]).get(key)}" for key in varying]
+        tables.append(_table(", ".join(parts), rows, plan, cells))
+    return tables
+
+
+def _setting(row: PlannedRow) -> dict[str, Any]:
+    """Return what all rows of a table share, by dotted key."""
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, node: Any) -> None:
+        if isinstance(node, dict):
+            for key, child in node.items():
+                walk(f"{prefix}.{key}", child)
+        else:
+            flat[prefix] = node
+
+    walk("data", row.config.get("data", {}))
+    flat["training.epochs"] = row.config.get("training", {}).get("epochs")
+    return flat
+
+
+def _table(subset: str, rows: Sequence[PlannedRow], plan: PlanRecord, cells: Mapping[str, Run]) -> AblationTable:
+    reference = plan.reference
+    selection = select(rows, cells)
+    by_name = {row.name: row for row in rows}
+    base = by_name.get(reference or "", rows[0])
+    base_values = percent(selection.runs[base.name], headline(base.predict))
+    made = [_row(row, selection.runs[row.name], base_values if row is not base else None) for row in rows]
+    corrected = holm([row.difference.p if row.difference else None for row in made])
+    made = [
+        replace(row, difference=replace(row.difference, p_holm=p)) if row.difference is not None else row
+        for row, p in zip(made, corrected, strict=True)
+    ]
+    answers = {row.name: answer for row in rows if (answer := _published(row)) is not None}
+    made = [_with_published(row, answers.get(row.name)) for row in made]
+    notes = [*_deviations(rows, selection, base.name, plan), *_published_footnotes(answers)]
+    return AblationTable(subset, tuple(made), base.name, selection.absent, tuple(notes), selection, rows[0].setting)
+
+
+def _deviations(rows: Sequence[PlannedRow], selection: Selection, reference: str, plan: PlanRecord) -> list[str]:
+    """What a reader of the table must know: how epochs were chosen, missing seeds, rows that differ in more than they say."""
+    epochs = rows[0].config.get("training", {}).get("epochs")
+    notes = [f"All numbers are of the last of {epochs} epochs; nothing was selected on the test set."]
+    for row in rows:
+        missing = [absent for absent in selection.absent if absent.row == row.name]
+        if missing:
+            why = "; ".join(f"seed {absent.seed} {absent.reason}" for absent in missing)
+            notes.append(f"“{row.name}”: {len(row.cells) - len(missing)} of {len(row.cells)} seeds: {why}.")
+    for row in rows:
+        if row.beyond:
+            differs = ", ".join(f"{key} = {found}" for key, found in row.beyond.items())
+            notes.append(f"“{row.name}” differs from “{reference}” in more than the studied axis: {differs}.")
+    for row in rows:
+        if row.teachers:
+            notes.append(
+                f"“{row.name}” learns from {len(row.teachers)} teachers ({len(row.teachers) // len(row.cells)} a seed) that "
+                "were trained before; its cost below is the student's."
+            )
+    if plan.seeds_rule:
+        notes.append(f"Seeds: {plan.seeds_rule}.")
+    return notes
+
+
+def _row(row: PlannedRow, runs: Mapping[int, Run], reference: Mapping[int, float] | None) -> AblationRow:
+    values = percent(runs, headline(row.predict))
+    metrics = {"single": TEST + SINGLE_TOP1, "ensemble": TEST + ENSEMBLE_TOP1}
+    metrics |= {group: f"{TEST}{row.predict}_{group}" for group in GROUPS}
+    return AblationRow(
+        name=row.name,
+        predict=row.predict,
+        planned=len(row.cells),
+        seeds=tuple(sorted(values)),
+        accuracy=summarize(list(values.values())),
+        difference=paired(values, reference) if reference is not None else None,
+        scores={name: summarize(list(percent(runs, metric).values())) for name, metric in metrics.items()},
+        best_epoch=summarize(list(percent(runs, BEST_ON_TEST + headline(row.predict).removeprefix(TEST)).values())),
+    )
+
+
+def percent(runs: Mapping[int, Run], metric: str) -> dict[int, float]:
+    """Percent by seed, of the runs that have the metric."""
+    found = {seed: value(runs[seed], metric) for seed in sorted(runs)}
+    return {seed: 100 * v for seed, v in found.items() if v is not None}
+
+
+def _published(row: PlannedRow) -> tuple[Number, list[str]] | None:
+    """Find the number that a row answers to, of several the one that differs least, and what differs."""
+    if row.published is None:
+        return None
+    found = published_numbers.find(row.published)
+    candidates = [(number, published_numbers.deviations(number, row.config)) for number in found]
+    return min(candidates, key=lambda candidate: len(candidate[1]))
+
+
+def _with_published(row: AblationRow, answer: tuple[Number, list[str]] | None) -> AblationRow:
+    """Add the published number, where it may stand beside ours."""
+    if answer is None or answer[1]:
+        return row
+    gap = row.accuracy.mean - answer[0].value if row.accuracy is not None else None
+    return replace(row, published=answer[0], published_difference=gap)
+
+
+def _published_footnotes(answers: Mapping[str, tuple[Number, list[str]]]) -> tuple[str, ...]:
+    """Of every table that rows answer to: which rows are not compared and what differs; the notes of those that are."""
+    notes: dict[tuple[str, str], list[str]] = {}
+    for name, (number, differs) in answers.items():
+        text = f"not compared, since ours has {', '.join(differs)}" if differs else number.note
+        if text:
+            there = "" if number.label == f"“{name}”" else f" (there {number.label})"
+            notes.setdefault((number.source, text), []).append(f"“{name}”{there}")
+    return tuple(f"{source}: {', '.join(rows)}: {text}." for (source, text), rows in notes.items())

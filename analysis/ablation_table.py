@@ -1,0 +1,78 @@
+"""The ablation as printed: a table for every setting, and one of all settings side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from analysis import markdown
+from analysis.ablation import AblationRow, AblationTable
+from analysis.selection import headline, value
+from analysis.table import Column, Content, Table
+from ltsearch.records import ENSEMBLE_TOP1, GROUPS, SINGLE_TOP1, TEST
+
+
+def build(table: AblationTable, name: str, caption: str) -> Table:
+    """One setting: accuracy, difference to the reference, single and ensemble, shot groups, the published number."""
+    published = any(row.published is not None for row in table.rows)
+    best_epoch = any(row.best_epoch is not None for row in table.rows)
+    columns = [
+        Column("row", ""),
+        Column("predict", "prediction", shown=False),
+        Column("accuracy", "Acc.", best="max"),
+        Column("seeds", "seeds"),
+        Column("planned", "planned", shown=False),
+        Column("difference", f"difference to {table.reference}"),
+        *(Column(score, score, best="max") for score in ("single", "ensemble", *GROUPS)),
+        Column("best_epoch_on_test", "best epoch on test", shown=best_epoch),
+        Column("published", "published", shown=published),
+        Column("to_published", "to published", shown=published),
+        Column("published_source", "source", shown=False),
+    ]
+    rows = tuple(_cells(row, table.reference) for row in table.rows)
+    # Cells that never ran stand in the notes already; here, why finished ones were left out.
+    return Table(name, caption, tuple(columns), rows, table.footnotes)
+
+
+def _cells(row: AblationRow, reference: str) -> tuple[Content, ...]:
+    n = len(row.seeds)
+    number, gap = row.published, row.published_difference
+    return (
+        row.name,
+        row.predict,
+        row.accuracy,
+        f"n={n}" if n == row.planned else f"n={n}/{row.planned}",
+        row.planned,
+        "reference" if row.name == reference else row.difference,
+        *row.scores.values(),
+        row.best_epoch,
+        number.value if number is not None else None,
+        markdown.signed(gap) if gap is not None else None,
+        f"{number.source}, {number.label}" if number is not None else None,
+    )
+
+
+def build_overview(tables: Sequence[AblationTable], name: str, caption: str) -> Table | None:
+    """Accuracy of every row in every setting; None if there is one table only, or no row is in two."""
+    names = list(dict.fromkeys(row.name for table in tables for row in table.rows))
+    found = {(row.name, i): row.accuracy for i, table in enumerate(tables) for row in table.rows}
+    if len(tables) < 2 or not any(sum((n, i) in found for i in range(len(tables))) > 1 for n in names):
+        return None
+    columns = [Column("row", ""), *(Column(table.subset, table.subset, best="max") for table in tables)]
+    rows = tuple((n, *(found.get((n, i)) for i in range(len(tables)))) for n in names)
+    return Table(name, caption, tuple(columns), rows)
+
+
+def render_seeds_csv(tables: Sequence[AblationTable]) -> str:
+    """``ablation_seeds.csv``: one line for every row and seed in the tables. Accuracies in percent."""
+    settings = ("single", "ensemble")
+    metrics = [SINGLE_TOP1, ENSEMBLE_TOP1, *(f"{setting}_{group}" for setting in settings for group in GROUPS)]
+    header = ["subset", "row", "seed", "cell", "run_id", "accuracy", *metrics, "seconds"]
+    rows: list[list[object]] = []
+    for table in tables:
+        for row in table.rows:
+            for seed, run in sorted(table.selection.runs[row.name].items()):
+                numbers = [value(run, name) for name in (headline(row.predict), *(TEST + m for m in metrics))]
+                percent = [None if v is None else 100 * v for v in numbers]
+                cells: list[object] = [table.subset, row.name, seed, run["cell"], run["run_id"]]
+                rows.append([*cells, *percent, value(run, "total_seconds")])
+    return markdown.csv_text(header, rows)

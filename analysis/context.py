@@ -1,0 +1,63 @@
+"""What a report's parts are made from: the plan, its tables, and what runs have kept, read when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from analysis.ablation import AblationTable
+from analysis.selection import Run
+from analysis.store import TrackingStore
+from ltsearch.records import CellRecord, PlannedRow, PlanRecord
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Context:
+    """A sweep's tables with the store behind them. Only runs that may share a table are seen from here."""
+
+    plan: PlanRecord
+    tables: Sequence[AblationTable]
+    store: TrackingStore
+
+    def settings(self) -> list[str]:
+        """Names of the ablation's settings; one empty name if it has none."""
+        return list(dict.fromkeys(row.setting for row in self.plan.rows))
+
+    def rows(self, names: Sequence[str] = (), setting: str | None = None) -> list[PlannedRow]:
+        """Planned rows in order: those named (all for none), of one setting or of all of them."""
+        return [
+            row
+            for row in self.plan.rows
+            if (not names or row.name in names) and (setting is None or row.setting == setting)
+        ]
+
+    def runs(self, row: PlannedRow) -> dict[int, Run]:
+        """The runs of a row that are in its table, by seed."""
+        for table in self.tables:
+            if table.setting == row.setting and row.name in table.selection.runs:
+                return dict(sorted(table.selection.runs[row.name].items()))
+        return {}
+
+    def records(self, row: PlannedRow) -> dict[int, CellRecord]:
+        """Their cell records (class names and counts, per-class accuracy, the history of every epoch), by seed."""
+        runs = self.runs(row)
+        found = self.store.records(str(run["run_id"]) for run in runs.values())
+        return {seed: found[str(run["run_id"])] for seed, run in runs.items() if str(run["run_id"]) in found}
+
+    def finals(self, row: PlannedRow, seed: int | None = None) -> Iterator[tuple[int, Arrays]]:
+        """Seeds and ``final.npz`` of those runs that have one, or of one seed; one at a time: they may be large.
+
+        Arrays (``K`` experts, ``N`` test images, ``C`` classes, ``D`` features): ``labels`` ``[N]``, ``class_counts`` ``[C]``,
+        ``logits`` float16 ``[K, N, C]`` or, for large sets, ``top5_logits`` and ``top5_classes`` ``[K, N, 5]``; ``kl_experts``
+        ``[C]`` (only for K > 1) and ``kl_copies`` ``[C]``, means per class in nats; ``features`` float16 ``[K, ≤2000, D]`` of
+        the images ``feature_index``.
+        """
+        for number, run in self.runs(row).items():
+            arrays = self.store.final(str(run["run_id"])) if seed in (None, number) else None
+            if arrays is not None:
+                yield number, arrays

@@ -1,0 +1,84 @@
+"""The calibration and cost table: means over seeds of what the trials logged about themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from analysis.ablation import AblationTable
+from analysis.selection import Run, value
+from analysis.table import Column, Table
+from ltsearch.records import (
+    ENSEMBLE_ECE,
+    KL_COPIES,
+    KL_EXPERTS,
+    PARAMETERS,
+    PEAK_MEMORY,
+    SINGLE_ECE,
+    STEP_GMACS,
+    TEST,
+    TEST_GMACS,
+    TRAIN,
+    TRAIN_GMACS,
+)
+
+COLUMNS: dict[str, tuple[str, str, str]] = {  # CSV name: metric, heading, format
+    "train_top1": (f"{TRAIN}top1", "train acc.", ".2f"),
+    "single_ece": (TEST + SINGLE_ECE, "ECE single", ".4f"),
+    "ensemble_ece": (TEST + ENSEMBLE_ECE, "ECE ensemble", ".4f"),
+    "kl_experts": (TEST + KL_EXPERTS, "KL experts", ".4f"),
+    "kl_copies": (TEST + KL_COPIES, "KL copies", ".4f"),
+    "parameters_m": (PARAMETERS, "parameters (M)", ".2f"),
+    "test_gmacs": (TEST_GMACS, "test (G)", ".3g"),
+    "train_gmacs": (TRAIN_GMACS, "train (G)", ".3g"),
+    "step_gmacs": (STEP_GMACS, "step (G)", ".3g"),
+    "seconds": ("total_seconds", "seconds a trial", ".1f"),
+    "images_per_second": (f"{TRAIN}images_per_second", "images/s", ".0f"),
+    "peak_memory_mib": (PEAK_MEMORY, "peak memory (MiB)", ".0f"),
+}
+HOW_TO_READ = (
+    "Means over the seeds of the table above. Train acc.: accuracy on augmented training images in the last epoch, in "
+    "percent. ECE: expected calibration error, 15 bins, as a fraction. KL: mean pairwise distance on test images, in "
+    "nats, between experts and between two augmented copies. Parameters: of one expert, in millions. Test: 10⁹ "
+    "multiply-adds of one expert on one image; train: K times that, as papers print it; step: what a training step "
+    "really takes per image, forward and backward, K experts and T copies. Times belong to the hardware named below."
+)
+_UNITS = {PEAK_MEMORY: 1 / 2**20, PARAMETERS: 1e-6, f"{TRAIN}top1": 100.0}
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """Means by name of ``COLUMNS``; None where nothing was logged."""
+
+    name: str
+    n: int
+    means: dict[str, float | None]
+
+
+def build(tables: Sequence[AblationTable]) -> tuple[CostRow, ...]:
+    """One row for the same trials, under all the names that they have."""
+    named: dict[tuple[str, ...], tuple[list[str], Mapping[int, Run]]] = {}
+    for table in tables:
+        for row in table.rows:
+            runs = table.selection.runs[row.name]
+            if runs:
+                key = tuple(str(run["run_id"]) for run in runs.values())
+                name = f"{row.name} ({table.subset})" if table.subset else row.name
+                named.setdefault(key, ([], runs))[0].append(name)
+    return tuple(CostRow(" / ".join(names), len(runs), _means(runs)) for names, runs in named.values())
+
+
+def _means(runs: Mapping[int, Run]) -> dict[str, float | None]:
+    means: dict[str, float | None] = {}
+    for name, (metric, _, _) in COLUMNS.items():
+        found = [v for run in runs.values() if (v := value(run, metric)) is not None]
+        means[name] = sum(found) / len(found) * _UNITS.get(metric, 1.0) if found else None
+    return means
+
+
+def to_table(rows: Sequence[CostRow], name: str, caption: str) -> Table:
+    """As printed; columns of which nothing was logged are left out."""
+    there = [key for key in COLUMNS if any(row.means[key] is not None for row in rows)]
+    columns = [Column("row", ""), Column("n", "n", format="d")]
+    columns += [Column(key, COLUMNS[key][1], format=COLUMNS[key][2]) for key in there]
+    return Table(name, caption, tuple(columns), tuple((r.name, r.n, *(r.means[key] for key in there)) for r in rows))

@@ -1,0 +1,45 @@
+"""How metrics and parameters are called in tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ltsearch.records import GROUPS, STEP_GMACS, TEST, TRAIN, VAL
+
+_SPLITS = {VAL: "validation", TEST: "test", TRAIN: "training"}
+_COSTS = {STEP_GMACS: "training step (10⁹ multiply-adds per image)", "seconds": "seconds an epoch"}
+_FRACTIONS = ("top1", "top1_max", "top5", *GROUPS)  # ends of names that are accuracies
+
+
+def scale(metric: str) -> float:
+    """100 for accuracies, which are stored as fractions and shown in percent; 1 for everything else."""
+    return 100.0 if metric.endswith(_FRACTIONS) else 1.0
+
+
+def label(metric: str) -> str:
+    """``val/ensemble_top1`` as ``validation ensemble top-1 (%)``."""
+    for prefix, split in _SPLITS.items():
+        if metric.startswith(prefix):
+            name = metric.removeprefix(prefix).replace("_top", " top-").replace("_", " ").replace("top1", "top-1")
+            return f"{split} {name}" + (" (%)" if scale(metric) == 100 else "")
+    return _COSTS.get(metric) or metric.replace("_", " ")
+
+
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """``method.beta`` as ``beta``, where no other key ends so."""
+    everything = list(keys)
+    last = [key.rsplit(".", 1)[-1] for key in everything]
+    return {key: end if last.count(end) == 1 else key for key, end in zip(everything, last, strict=True)}
+
+
+def text(value: object) -> str:
+    """Print a parameter's value: 4 significant digits for floats, ``on`` and ``off`` for switches."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def setting(params: Mapping[str, object]) -> str:
+    """``beta = 0.3, experts = 2``."""
+    names = short_names(params)
+    return ", ".join(f"{names[key]} = {text(value)}" for key, value in params.items())

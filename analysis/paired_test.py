@@ -1,0 +1,136 @@
+"""McNemar's test of two single runs on the same test images, over all images and class by class.
+
+Legend: ``K`` experts, ``N`` test images, ``C`` classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from analysis.context import Arrays, Context
+from analysis.statistics import holm
+from analysis.table import Column, Content, Table
+from ltsearch.records import PairedTest, PlannedRow
+
+HOW_TO_READ = (
+    "McNemar's exact test on the test images that exactly one of the two runs gets right (two-sided binomial test; McNemar, "
+    "1947). It compares two trained networks, not two methods: seeds do not enter. Single: expert 0. Classes: p-values after "
+    "Holm's correction over them."
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Of one class, or of all images. Accuracies in percent."""
+
+    name: str
+    images: int
+    accuracy: float
+    reference_accuracy: float
+    only_row: int  # images that only the row's run gets right
+    only_reference: int
+    p: float
+    p_holm: float | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """``overall`` and ``classes``, in the order of their labels."""
+
+    row: str
+    reference: str
+    seed: int
+    overall: Comparison
+    classes: tuple[Comparison, ...]
+
+
+def build(context: Context, asked: PairedTest) -> Result | None:
+    """None if the two rows have no common finished seed with kept predictions."""
+    settings = context.settings()
+    setting = asked.setting if asked.setting is not None else settings[0]
+    row, reference = (context.rows([name], setting) for name in (asked.row, asked.reference))
+    if not row or not reference:
+        return None
+    ours, theirs = (
+        dict(_predictions(context, row[0], asked.seed)),
+        dict(_predictions(context, reference[0], asked.seed)),
+    )
+    seeds = [s for s in sorted(set(ours) & set(theirs)) if asked.seed in (None, s)]
+    if not seeds:
+        return None
+    seed = seeds[0]
+    (a, labels, names), (b, _, _) = ours[seed], theirs[seed]
+    right_a, right_b = a == labels, b == labels
+    classes = [_compare(names[j], right_a[labels == j], right_b[labels == j]) for j in range(len(names))]
+    corrected = holm([c.p for c in classes])
+    classes = [Comparison(**{**vars(c), "p_holm": p}) for c, p in zip(classes, corrected, strict=True)]
+    return Result(row[0].label, reference[0].label, seed, _compare("all", right_a, right_b), tuple(classes))
+
+
+def _predictions(
+    context: Context, row: PlannedRow, seed_asked: int | None
+) -> list[tuple[int, tuple[NDArray[Any], NDArray[Any], list[str]]]]:
+    records = context.records(row)
+    found = []
+    for seed, arrays in context.finals(row, seed_asked):
+        predicted = predictions(arrays, row.predict)
+        if predicted is not None:
+            found.append((seed, (predicted, np.asarray(arrays["labels"]), records[seed].class_names)))
+    return found
+
+
+def predictions(arrays: Arrays, predict: str) -> NDArray[Any] | None:
+    """Predicted classes ``[N]`` of expert 0 or of the ensemble; None if they were not kept (an ensemble of top fives)."""
+    if "logits" in arrays:
+        logits = np.asarray(arrays["logits"], dtype=np.float64)  # [K, N, C]
+        scores: NDArray[Any] = logits.mean(0) if predict == "ensemble" else logits[0]
+        return np.asarray(scores.argmax(-1))
+    return np.asarray(arrays["top5_classes"])[0, :, 0] if predict == "single" else None
+
+
+def _compare(name: str, a: NDArray[Any], b: NDArray[Any]) -> Comparison:
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    p = mcnemar(only_a, only_b)
+    return Comparison(name, len(a), 100 * float(a.mean()), 100 * float(b.mean()), only_a, only_b, p)
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """The exact two-sided p-value that images which only one gets right are as often the one's as the other's."""
+    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
+
+
+MOST_CLASSES = 20  # that are printed; the CSV has all
+
+
+def to_table(result: Result, name: str, *, every: bool = False) -> Table:
+    """All images, then the classes; with many of them only those with a corrected p below 0.05, unless ``every``."""
+    columns = (
+        Column("class", ""),
+        Column("images", "images", format="d"),
+        Column("accuracy", result.row),
+        Column("reference_accuracy", result.reference),
+        Column("only_row", f"only {result.row} right", format="d"),
+        Column("only_reference", f"only {result.reference} right", format="d"),
+        Column("p", "p", format=".3g"),
+        Column("p_holm", "p (Holm)", format=".3g"),
+    )
+    many = len(result.classes) > MOST_CLASSES and not every
+    shown = [c for c in result.classes if not many or (c.p_holm is not None and c.p_holm < 0.05)]
+    notes = (
+        [f"{len(shown)} of {len(result.classes)} classes differ after correction; only they are shown."] if many else []
+    )
+    caption = f"{result.row} against {result.reference}, seed {result.seed}, by class"
+    return Table(name, caption, columns, _rows([result.overall, *shown]), tuple(notes))
+
+
+def _rows(comparisons: Sequence[Comparison]) -> tuple[tuple[Content, ...], ...]:
+    return tuple(
+        (c.name, c.images, c.accuracy, c.reference_accuracy, c.only_row, c.only_reference, c.p, c.p_holm)
+        for c in comparisons
+    )

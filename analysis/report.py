@@ -1,0 +1,282 @@
+"""Reports: ``python -m analysis.report SPEC.yaml [--profile P]`` writes one, ``--all`` those of a store and an index.
+
+Reads MLflow and writes ``report.md`` with a CSV and a LaTeX file beside every table, and PNG, SVG and CSV of every figure. The
+same store gives the same report to the byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from matplotlib.figure import Figure
+
+from analysis import (
+    ablation,
+    ablation_table,
+    comparison,
+    costs,
+    factorial,
+    index,
+    markdown,
+    paired_test,
+    provenance,
+    search_figures,
+    search_summary,
+    state,
+    style,
+)
+from analysis.context import Context
+from analysis.figures import FIGURES
+from analysis.index import Entry
+from analysis.search_summary import SearchSummary
+from analysis.selection import by_cell
+from analysis.store import TrackingStore
+from analysis.table import Table, to_csv, to_latex, to_markdown
+from ltsearch.records import PlanRecord
+from trainables.errors import UserError
+from trainables.files import write_text
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+REPORT, FIGURE_FOLDER = "report.md", "figures"
+
+
+@dataclass
+class _Document:
+    """What is being written: the parts of the report, and the files beside it. ``report.md`` goes last."""
+
+    folder: Path
+    study: str
+    parts: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+
+    def say(self, *parts: str) -> None:
+        """Paragraphs, tables, headings."""
+        self.parts += [part for part in parts if part]
+
+    def table(self, table: Table, data: Table | None = None) -> None:
+        """A table with its files; ``data`` has more rows than are printed."""
+        self.files[f"{table.name}.csv"] = to_csv(data or table)
+        self.files[f"{table.name}.tex"] = to_latex(table, self.study)
+        self.say(to_markdown(table), f"Data: [CSV]({table.name}.csv), [LaTeX]({table.name}.tex).")
+
+    def figure(self, figure: Figure, name: str, caption: str, alt: str, data: str = "") -> None:
+        """A figure with its files, its alt text and its caption."""
+        style.save(figure, self.folder / FIGURE_FOLDER / name)
+        links = [f"[SVG]({FIGURE_FOLDER}/{name}.svg)"] + ([f"[data]({FIGURE_FOLDER}/{name}.csv)"] if data else [])
+        if data:
+            self.files[f"{FIGURE_FOLDER}/{name}.csv"] = data
+        text = " ".join(alt.split()).replace("[", "(").replace("]", ")")
+        self.say(f"![{text}]({FIGURE_FOLDER}/{name}.png)", f"*{caption}.* {', '.join(links)}.")
+
+    def write(self) -> Path:
+        """All files; what the report links to is there before the report is."""
+        for name, text in self.files.items():
+            write_text(self.folder / name, text)
+        write_text(self.folder / REPORT, "\n\n".join(self.parts) + "\n")
+        return self.folder / REPORT
+
+
+def write_report(sweep: str, tracking_uri: str, folder: Path, store: TrackingStore | None = None) -> Path:
+    """Write the report of ``sweep`` into ``folder``; returns the path of ``report.md``.
+
+    Raises ``UserError`` if the store does not answer, the sweep is not there, nothing has finished, or a published table
+    does not exist: nothing is then written.
+    """
+    return _write(sweep, store or TrackingStore(tracking_uri), folder)[0]
+
+
+def _write(sweep: str, store: TrackingStore, folder: Path) -> tuple[Path, Entry]:
+    runs = store.sweep(sweep)
+    plan, cells = runs.plan, by_cell(runs.frame)
+    tables = ablation.build(plan, cells)
+    compared = [comparison.build(plan, tables, asked, _published_name(asked)) for asked in plan.published]
+    origin = provenance.build(plan, runs.search, cells, store.records(provenance.sample(cells)))
+    standing = state.build(plan, runs.search, cells)
+    summary = search_summary.build(runs.search, cells) if runs.search is not None else None
+
+    document = _Document(folder, plan.name)
+    document.say(*_head(plan), "## What ran\n\n" + state.render(standing))
+    context = Context(plan, tables, store)
+    if plan.rows:
+        _ablation(document, context)
+        _figures(document, context)
+        _paired_tests(document, context)
+    if compared:
+        document.say("## Published", comparison.HOW_TO_READ)
+        for table in compared:
+            document.say(f"### {table.caption}")
+            document.table(table)
+    if summary is not None:
+        _search(document, summary)
+    document.say("## Provenance\n\n" + provenance.render(origin))
+    path = document.write()
+    return path, Entry(sweep, plan.question, index.stand(standing), index.headline(plan, tables, summary), path)
+
+
+def _published_name(asked: Any) -> str:
+    return f"published_{asked.paper}_{asked.table}"
+
+
+def _head(plan: PlanRecord) -> list[str]:
+    profile = f" (profile `{plan.profile}`)" if plan.profile else ""
+    return [f"# {plan.title or plan.name}{profile}", plan.question.strip(), (plan.notes or "").strip()]
+
+
+def _ablation(document: _Document, context: Context) -> None:
+    tables = context.tables
+    document.say("## Ablation", ablation.HOW_TO_READ)
+    overview = ablation_table.build_overview(tables, "ablation_overview", f"{context.plan.question} Accuracy (%)")
+    if overview is not None:
+        document.say("### All settings")
+        document.table(overview)
+    for table in tables:
+        name = f"ablation_{slug(table.subset)}" if len(tables) > 1 else "ablation"
+        document.say(f"### {table.subset}" if table.subset else "")
+        document.table(ablation_table.build(table, name, f"{context.plan.question} {table.subset}".strip()))
+    document.files["ablation_seeds.csv"] = ablation_table.render_seeds_csv(tables)
+    document.say("Every row by seed: [ablation_seeds.csv](ablation_seeds.csv).")
+    for found in factorial.build(context.plan, tables):
+        document.say(f"### Effects{f', {found.setting}' if found.setting else ''}", factorial.HOW_TO_READ)
+        document.table(factorial.to_table(found, f"effects_{slug(found.setting)}" if found.setting else "effects"))
+    document.say("## Calibration and cost", costs.HOW_TO_READ)
+    document.table(costs.to_table(costs.build(tables), "costs", "Calibration and cost"))
+
+
+def _figures(document: _Document, context: Context) -> None:
+    asked = context.plan.figures
+    document.say("## Figures" if asked else "")
+    with style.style():
+        for number, request in enumerate(asked, start=1):
+            kind = FIGURES[request.kind]
+            data = kind.build(context, request)
+            caption = request.caption or kind.caption
+            if data is None:
+                document.say(f"*{caption}*: nothing to draw: no finished run has what it shows.")
+                continue
+            header, rows = kind.table(data)
+            name = f"{number}_{request.kind}"
+            text = markdown.csv_text(header, rows)
+            document.figure(kind.render(data), name, caption.rstrip("."), kind.describe(data), text)
+
+
+def _paired_tests(document: _Document, context: Context) -> None:
+    asked = context.plan.paired_tests
+    document.say(*(("## Image by image", paired_test.HOW_TO_READ) if asked else ()))
+    for number, test in enumerate(asked, start=1):
+        result = paired_test.build(context, test)
+        if result is None:
+            document.say(f"“{test.row}” against “{test.reference}”: no seed of which both have finished.")
+            continue
+        name = f"paired_{number}"
+        made = paired_test.to_table(result, name)
+        document.say(f"### {made.caption}")
+        document.table(made, paired_test.to_table(result, name, every=True))
+
+
+def _search(document: _Document, summary: SearchSummary) -> None:
+    files = search_summary.render_files(summary)
+    document.files |= files
+    document.say("## Search", search_summary.render(summary))
+    with style.style():
+        for name, (caption, alt, figure) in search_figures.draw(summary).items():
+            document.figure(figure, name, caption, alt)
+    document.say("Data: " + ", ".join(f"[{name}]({name})" for name in files) + "." if files else "")
+
+
+def slug(text: str) -> str:
+    """A name for a file: letters, digits and underscores."""
+    return re.sub(r"[^a-z0-9]+", "_", text.lower().replace("%", "percent")).strip("_")
+
+
+def write_all(tracking_uri: str, folder: Path) -> Path:
+    """Write the report of every sweep of a store into ``folder`` and the index of them; returns its path."""
+    store = TrackingStore(tracking_uri)
+    entries = []
+    for sweep in store.sweeps():
+        try:
+            entries.append(_write(sweep, store, folder / sweep)[1])
+        except UserError as error:  # one that has only failed does not keep the others from being written
+            entries.append(Entry(sweep, "", "no report", str(error).removeprefix(f"{tracking_uri}: "), None))
+    if not any(entry.report for entry in entries):
+        raise UserError(f"{tracking_uri}: no sweep with a finished trial; nothing to report")
+    write_text(folder / index.INDEX, index.render(entries, folder))
+    return folder / index.INDEX
+
+
+# -- command line ------------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write reports and print where; 2 with one message if that cannot be done."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.report", description="Write the report of a sweep.")
+    parser.add_argument("spec", type=Path, metavar="SPEC.yaml", nargs="?")
+    parser.add_argument("--all", action="store_true", help="every sweep of the store, and an index of them")
+    parser.add_argument("--profile", help="the profile that the sweep ran with")
+    parser.add_argument("--tracking-uri", help=f"MLflow; default: the spec's, MLFLOW_TRACKING_URI, {DEFAULT_URI}")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the report; default: <report.folder>/<sweep>, results for --all"
+    )
+    args = parser.parse_args(arguments)
+    if args.all == (args.spec is not None):
+        parser.error("name a study, or --all for every sweep of the store")
+    try:
+        print(_run(args))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: the report cannot be written: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(args: argparse.Namespace) -> Path:
+    environment = os.environ.get("MLFLOW_TRACKING_URI")
+    if args.all:
+        return write_all(args.tracking_uri or environment or DEFAULT_URI, args.out or Path("results"))
+    tree = _read(args.spec)
+    sweep = f"{tree['name']}@{args.profile}" if args.profile else str(tree["name"])
+    option = _options(tree, args.profile)
+    uri = args.tracking_uri or option("tracking", "uri") or environment or DEFAULT_URI
+    return write_report(sweep, uri, args.out or Path(option("report", "folder") or "results") / sweep)
+
+
+def _read(spec: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(spec.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{spec}: cannot be read: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{spec}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict) or not isinstance(tree.get("name"), str):
+        raise UserError(f"{spec}: not a study: a mapping with a `name` was expected")
+    return tree
+
+
+def _options(tree: dict[str, Any], profile: str | None) -> Any:
+    """Return a look-up of texts of the spec by section and key; a profile's, nested or dotted, comes first."""
+    profiles = tree.get("profiles")
+    chosen = profiles.get(profile) if isinstance(profiles, dict) and profile else None
+
+    def option(section: str, key: str) -> str | None:
+        for source in (chosen, tree):
+            if isinstance(source, dict):
+                nested = source.get(section)
+                found = source.get(f"{section}.{key}", nested.get(key) if isinstance(nested, dict) else None)
+                if found is not None:
+                    return str(found)
+        return None
+
+    return option
+
+
+if __name__ == "__main__":
+    sys.exit(main())

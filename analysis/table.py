@@ -1,0 +1,167 @@
+"""A table as a record, and the three texts that are made of it: Markdown, LaTeX (booktabs) and CSV.
+
+What stands in a cell keeps its type (``Summary``, ``Difference``, a number, a text), so that every text shows it in its own way
+and the CSV has it unrounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from analysis import markdown
+from analysis.statistics import Difference, Summary
+
+Content = Summary | Difference | float | int | str | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. ``best`` marks the best value bold and the second underlined; ``format`` is of numbers."""
+
+    key: str  # in the CSV
+    heading: str
+    best: Literal["max", "min"] | None = None
+    format: str = ".2f"
+    shown: bool = True  # False: in the CSV only
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns; the first column names the row. ``name`` is the stem of its files."""
+
+    name: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Content, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Every row has a cell for every column."""
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"table {self.name!r}: a row of {len(row)} cells under {len(self.columns)} columns")
+
+
+Mark = Literal["best", "second", ""]
+
+
+def marks(table: Table) -> list[list[Mark]]:
+    """Which cells are best and second in their column, as printed: values that round to the same share a mark."""
+    found: list[list[Mark]] = [["" for _ in table.columns] for _ in table.rows]
+    for j, column in enumerate(table.columns):
+        if column.best is None:
+            continue
+        values = [_rounded(row[j], column) for row in table.rows]
+        ranked = sorted({v for v in values if v is not None}, reverse=column.best == "max")
+        if len(ranked) < 2:
+            continue
+        for i, value in enumerate(values):
+            if value is not None and value in ranked[:2]:
+                found[i][j] = "best" if value == ranked[0] else "second"
+    return found
+
+
+def _rounded(content: Content, column: Column) -> float | None:
+    if isinstance(content, Summary):
+        return float(format(content.mean, column.format))
+    if isinstance(content, int | float) and not isinstance(content, bool):
+        return float(format(content, column.format))
+    return None
+
+
+# -- Markdown ----------------------------------------------------------------------------------------------------------
+
+
+def to_markdown(table: Table) -> str:
+    """A pipe table, with its notes as a list below."""
+    shown = [j for j, column in enumerate(table.columns) if column.shown]
+    wrap = {"best": "**{}**", "second": "<u>{}</u>", "": "{}"}
+    rows = []
+    for row, marked in zip(table.rows, marks(table), strict=True):
+        cells = [markdown.escape(_text(row[j], table.columns[j])) for j in shown]
+        rows.append([wrap[marked[j]].format(cell) for j, cell in zip(shown, cells, strict=True)])
+    header = [markdown.escape(table.columns[j].heading) for j in shown]
+    lines = markdown.table(header, rows, escaped=True)
+    return "\n".join([*lines, "", *markdown.listed(table.notes)] if table.notes else lines)
+
+
+def _text(content: Content, column: Column) -> str:
+    if content is None:
+        return markdown.ABSENT
+    if isinstance(content, Summary):
+        return markdown.mean_std(content, column.format)
+    if isinstance(content, Difference):
+        return markdown.difference(content)
+    if isinstance(content, bool):
+        return "yes" if content else "no"
+    return content if isinstance(content, str) else format(content, column.format)
+
+
+# -- LaTeX -------------------------------------------------------------------------------------------------------------
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$", "×": r"$\times$", "–": "--",
+    "β": r"$\beta$", "λ": r"$\lambda$", "τ": r"$\tau$", "→": r"$\to$", "≤": r"$\leq$", "≥": r"$\geq$", "·": r"$\cdot$",
+    "“": "``", "”": "''", "…": r"\dots{}", "⁹": "$^9$", "<": "$<$", ">": "$>$",
+}  # fmt: skip
+
+
+def latex_escape(text: str) -> str:
+    """Text that LaTeX prints as it is."""
+    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+
+
+def to_latex(table: Table, study: str = "") -> str:
+    """A ``table`` environment for ``booktabs``, to be pasted into a paper; ``study`` goes into its label."""
+    shown = [j for j, column in enumerate(table.columns) if column.shown]
+    wrap = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"}
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}[t]",
+        r"\centering",
+        rf"\caption{{{latex_escape(table.caption)}}}",
+        rf"\label{{tab:{'-'.join(filter(None, [study, table.name])).replace('_', '-')}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(shown) - 1)}}}",
+        r"\toprule",
+        " & ".join(latex_escape(table.columns[j].heading) for j in shown) + r" \\",
+        r"\midrule",
+    ]
+    for row, marked in zip(table.rows, marks(table), strict=True):
+        cells = (wrap[marked[j]].format(latex_escape(_text(row[j], table.columns[j]))) for j in shown)
+        lines.append(" & ".join(cells) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    if table.notes:
+        lines += [r"\par\smallskip\footnotesize", *(rf"{latex_escape(note)}\par" for note in table.notes)]
+    return "\n".join([*lines, r"\end{table}", ""])
+
+
+# -- CSV ---------------------------------------------------------------------------------------------------------------
+
+_DIFFERENCE = ("", "_low", "_high", "_p", "_p_holm", "_significant")
+_SUMMARY = ("", "_std", "_n")
+
+
+def to_csv(table: Table) -> str:
+    """Every number of the table, unrounded: a ``Summary`` as mean, std and n, a ``Difference`` with interval and p-values."""
+    kinds = [_kind([row[j] for row in table.rows]) for j in range(len(table.columns))]
+    header = [f"{c.key}{end}" for c, kind in zip(table.columns, kinds, strict=True) for end in kind]
+    rows = [[part for c, kind in zip(row, kinds, strict=True) for part in _parts(c, kind)] for row in table.rows]
+    return markdown.csv_text(header, rows)
+
+
+def _kind(contents: Sequence[Content]) -> tuple[str, ...]:
+    if any(isinstance(content, Difference) for content in contents):
+        return _DIFFERENCE
+    return _SUMMARY if any(isinstance(content, Summary) for content in contents) else ("",)
+
+
+def _parts(content: Content, kind: tuple[str, ...]) -> list[object]:
+    if isinstance(content, Summary):
+        return [content.mean, content.std, content.n]
+    if isinstance(content, Difference):
+        low, high = content.interval or (None, None)
+        return [content.mean, low, high, content.p, content.p_holm, content.significant]
+    return [content, *([None] * (len(kind) - 1))]
