@@ -1,0 +1,182 @@
+"""The ablation table: its data, from a real store."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+
+import pytest
+from scipy import stats
+
+from analysis import ablation, ablation_table, costs, state
+from analysis.ablation import AblationRow, AblationTable
+from analysis.selection import by_cell
+from analysis.store import SweepRuns, TrackingStore
+from analysis.table import to_csv, to_markdown
+from tests.analysis.conftest import ACCURACY, SWEEP, Store, planned
+from trainables.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def runs(store: Store) -> SweepRuns:
+    return TrackingStore(store.uri).sweep(SWEEP)
+
+
+@pytest.fixture(scope="module")
+def table(runs: SweepRuns) -> AblationTable:
+    (only,) = ablation.build(runs.plan, by_cell(runs.frame))
+    return only
+
+
+def row(table: AblationTable, name: str) -> AblationRow:
+    return next(r for r in table.rows if r.name == name)
+
+
+def test_rows_as_planned(table: AblationTable) -> None:
+    assert [r.name for r in table.rows] == [*ACCURACY, "NCL++ (ensemble)"]
+    assert table.subset == "" and table.reference == "CE"
+
+
+def test_headlines_in_percent(table: AblationTable) -> None:
+    ce, ensemble = row(table, "CE"), row(table, "NCL++ (ensemble)")
+    assert ce.accuracy is not None and ensemble.accuracy is not None
+    assert (ce.accuracy.mean, ce.accuracy.std, ce.accuracy.n) == (pytest.approx(41), pytest.approx(1), 3)
+    assert ensemble.accuracy.mean == pytest.approx(100 * (0.53 + 0.55 + 0.541) / 3)
+    assert ensemble.scores["single"] == row(table, "NCL++").accuracy
+    assert ensemble.scores["ensemble"] == ensemble.accuracy
+
+
+def test_shot_groups_belong_to_the_headline(table: AblationTable) -> None:
+    single, ensemble = row(table, "NCL++"), row(table, "NCL++ (ensemble)")
+    for name, shift in (("many", 10), ("few", -20)):
+        for r in (single, ensemble):
+            summary = r.scores[name]
+            assert summary is not None and r.accuracy is not None
+            assert summary.mean == pytest.approx(r.accuracy.mean + shift)
+    assert single.scores["medium"] is None  # no such classes: absent, not 0
+
+
+def test_differences_are_paired_and_corrected(table: AblationTable) -> None:
+    assert row(table, "CE").difference is None
+    reference = [a for a, _ in ACCURACY["CE"]]
+    tested = {
+        "BIL": stats.ttest_rel([a for a, _ in ACCURACY["BIL"]], reference).pvalue,
+        "NCL++": stats.ttest_rel([a for a, _ in ACCURACY["NCL++"]], reference).pvalue,
+        "NCL++ (ensemble)": stats.ttest_rel([e for _, e in ACCURACY["NCL++"]], reference).pvalue,
+    }
+    for rank, (name, p) in enumerate(sorted(tested.items(), key=lambda item: item[1])):
+        found = row(table, name).difference
+        assert found is not None and found.p == pytest.approx(p)
+        assert found.p_holm == pytest.approx(p * (len(tested) - rank)) and found.significant
+    two = row(table, "BIL + InterCL").difference
+    assert two is not None and two.n == 2 and two.significant is None and two.mean == pytest.approx(4.5)
+
+
+def test_what_is_not_in_the_table(table: AblationTable) -> None:
+    assert [(a.row, a.seed, a.reason, a.finished) for a in table.absent] == [
+        ("BIL + InterCL", 2, "has not run", False),
+        ("BIL + IntraCL", 1, "diverged: the loss is not | finite", False),
+        ("random", 0, "left out: dataset fingerprint 0123456789ab instead of ffffffffffff", True),
+    ]
+    assert row(table, "random").seeds == (1, 2) and row(table, "BIL + IntraCL").seeds == (0, 2)
+
+
+def test_published_only_where_comparable(table: AblationTable) -> None:
+    ce, bil, ensemble = (row(table, name) for name in ("CE", "BIL", "NCL++ (ensemble)"))
+    assert ce.published is not None and ce.published.value == 44.79
+    assert ce.published_difference == pytest.approx(41 - 44.79)
+    assert ensemble.published is not None and ensemble.published.value == 56.33
+    assert bil.published is None and bil.published_difference is None
+    (line,) = [note for note in table.footnotes if "“BIL”" in note]
+    assert "augmentation sim instead of rand or auto" in line and "Table 7" in line
+
+
+def test_printed(table: AblationTable) -> None:
+    made = ablation_table.build(table, "ablation", "caption")
+    lines = to_markdown(made).splitlines()
+    assert lines[2].startswith("| CE               |        41.00 ± 1.00 |   n=3 |") and "reference" in lines[2]
+    assert "n=2/3" in lines[4] and "(n=2, not tested)" in lines[4]
+    assert "+8.10 [+7.67, +8.53] *" in lines[3]
+    assert len({line.count("|") for line in lines[:9]}) == 1
+    assert "**54.03 ± 1.00**" in lines[8] and "<u>52.50 ± 0.50</u>" in lines[7]
+
+
+def test_deviations_are_footnotes(table: AblationTable, runs: SweepRuns) -> None:
+    assert table.footnotes[0] == "All numbers are of the last of 400 epochs; nothing was selected on the test set."
+    assert "“BIL + InterCL”: 2 of 3 seeds: seed 2 has not run." in table.footnotes
+    assert any("“random”: 2 of 3 seeds: seed 0 left out: dataset fingerprint" in note for note in table.footnotes)
+    rows = [planned("CE"), planned("BIL").model_copy(update={"beyond": {"optimizer.lr": 0.2}, "teachers": ["a"] * 6})]
+    plan = runs.plan.model_copy(update={"rows": rows, "seeds_rule": "3 to 10"})
+    (only,) = ablation.build(plan, by_cell(runs.frame))
+    assert "“BIL” differs from “CE” in more than the studied axis: optimizer.lr = 0.2." in only.footnotes
+    assert any("learns from 6 teachers (2 a seed)" in note for note in only.footnotes)
+    assert "Seeds: 3 to 10." in only.footnotes
+
+
+def test_csv(table: AblationTable) -> None:
+    rows = list(csv.DictReader(io.StringIO(to_csv(ablation_table.build(table, "ablation", "")))))
+    assert [r["row"] for r in rows] == [r.name for r in table.rows]
+    assert rows[0]["accuracy"] == "41" and rows[0]["difference"] == "reference" and rows[0]["medium"] == ""
+    assert rows[1]["difference_significant"] == "True" and rows[2]["difference_significant"] == ""
+    assert rows[2]["accuracy_n"] == "2" and rows[2]["planned"] == "3"
+    seeds = list(csv.DictReader(io.StringIO(ablation_table.render_seeds_csv([table]))))
+    assert len(seeds) == 18 and seeds[0]["cell"] == "ce-0" and seeds[0]["seconds"] == "30"
+    assert seeds[-1]["accuracy"] == "54.1" and seeds[-1]["single_top1"] == "52.5" and seeds[-1]["single_medium"] == ""
+
+
+def test_settings_have_a_table_each_and_one_together(runs: SweepRuns) -> None:
+    rows = [planned(name).model_copy(update={"setting": s}) for s in ("A", "B") for name in ("CE", "NCL++")]
+    plan = runs.plan.model_copy(update={"rows": rows})
+    tables = ablation.build(plan, by_cell(runs.frame))
+    assert [(t.subset, t.setting, t.reference) for t in tables] == [("A", "A", "CE"), ("B", "B", "CE")]
+    overview = ablation_table.build_overview(tables, "overview", "")
+    assert overview is not None and [c.heading for c in overview.columns] == ["", "A", "B"]
+    assert [row[0] for row in overview.rows] == ["CE", "NCL++"] and overview.rows[1][2] == tables[1].rows[1].accuracy
+    assert ablation_table.build_overview(tables[:1], "overview", "") is None
+
+
+def test_data_settings_never_share_a_table(runs: SweepRuns) -> None:
+    plan = runs.plan.model_copy(
+        update={
+            "rows": [
+                planned("CE"),
+                planned("NCL++"),
+                planned("BIL", over={"data__data_ratio": 0.2}),
+                planned("BIL + InterCL", over={"data__data_ratio": 0.2}),
+            ]
+        }
+    )
+    tables = ablation.build(plan, by_cell(runs.frame))
+    assert [(t.subset, t.reference) for t in tables] == [
+        ("data.data_ratio = 1.0", "CE"),
+        ("data.data_ratio = 0.2", "BIL"),
+    ]
+
+
+def test_an_unknown_published_row_is_refused(runs: SweepRuns) -> None:
+    plan = runs.plan.model_copy(update={"rows": [planned("CE", answer="nonsense")]})
+    with pytest.raises(UserError, match="no row 'nonsense'"):
+        ablation.build(plan, by_cell(runs.frame))
+
+
+def test_costs_join_rows_of_the_same_trials(table: AblationTable) -> None:
+    rows = {r.name: r for r in costs.build([table])}
+    assert list(rows)[-1] == "NCL++ / NCL++ (ensemble)"
+    means = rows["NCL++ / NCL++ (ensemble)"].means
+    assert means["kl_experts"] == pytest.approx(0.2) and means["seconds"] == 30 and means["peak_memory_mib"] == 512
+    assert rows["CE"].means["kl_experts"] is None and rows["random"].n == 2
+
+
+def test_state(runs: SweepRuns) -> None:
+    found = state.build(runs.plan, runs.search, by_cell(runs.frame))
+    assert (found.finished, found.planned, found.confirmed) == (16, 18, (4, 4))
+    assert found.grid["BIL + IntraCL"] == {0: "finished", 1: "diverged", 2: "finished"}
+    assert found.grid["BIL + InterCL"][2] == "not run" and len(found.reasons) == 2
+    assert found.search == {"failed": 1, "finished": 5, "pruned": 2}
+    assert math.isclose(found.seconds, 30.0 * len(runs.frame))
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(3.25, "3.2 s"), (312, "5 min 12 s"), (7500, "2 h 05 min")])
+def test_durations(seconds: float, text: str) -> None:
+    assert state.duration(seconds) == text

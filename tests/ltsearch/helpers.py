@@ -1,0 +1,73 @@
+"""Studies for the tests, as trees and as files."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ltsearch.overrides import merge, nest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def study(**over: Any) -> dict[str, Any]:
+    """A synthetic study: an ablation of three rows and a search over β and λ2."""
+    tree: dict[str, Any] = {
+        "name": "synthetic",
+        "question": "Does it run?",
+        "base": {
+            "data": {"name": "digits", "imbalance": {"factor": 10}},
+            "method": {"name": "ncl_pp", "inter": False, "intra": False, "nfl": False},
+            "training": {"epochs": 9},
+            "synthetic": {"epoch_seconds": 0.05},
+        },
+        "seeds": 2,
+        "ablation": {
+            "components": {"NFL": {"method.nfl": True}, "InterCL": {"method.inter": True, "model.experts": 2}},
+            "designs": ["add_one_in"],
+            "reference": "base",
+        },
+        "search": {
+            "val_per_class": 5,
+            "trials": 8,
+            "metrics": [{"name": "val/single_top1"}],
+            "early_stopping": {"grace_epochs": 3, "reduction_factor": 3},
+            "confirm": {"top_k": 1, "seeds": 2},
+            "space": {
+                "method.beta": {"uniform": [0, 1]},
+                "method.lambda_inter": {"uniform": [0, 1]},
+            },
+        },
+    }
+    return merge(tree, nest(over))
+
+
+def write(folder: Path, tree: dict[str, Any], name: str = "study.yaml") -> Path:
+    """The study as a file."""
+    path = folder / name
+    path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """For commands that are run in a folder of their own."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+        "RAY_TMPDIR": os.environ.get("RAY_TMPDIR", "/tmp/lt-ray"),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+
+
+def sweep(folder: Path, *words: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """``python -m ltsearch.sweep`` in ``folder``."""
+    command = [sys.executable, "-m", "ltsearch.sweep", *words]
+    return subprocess.run(
+        command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=timeout, check=False
+    )

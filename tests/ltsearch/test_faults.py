@@ -1,0 +1,398 @@
+"""What clusters do to a sweep: nodes that come and go, a tracking server that is away, a full disk, a driver that moves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ltsearch.records import CellRecord
+from ltsearch.status import SweepStatus
+from ltsearch.status import read as read_status
+from ltsearch.store import CellStore
+from tests.ltsearch.conftest import free_port
+from tests.ltsearch.helpers import environment, study, sweep, write
+from trainables import checkpoint
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+TRIAL = ("ray::ResourceTrainable", "ray::CellTrial")  # how Ray names a trial's process
+
+
+def records(store: CellStore, cells: list[str]) -> dict[str, CellRecord]:
+    return {cell: record for cell in cells if (record := store.read(cell)) is not None}
+
+
+def local(folder: Path) -> dict[str, CellRecord]:
+    cells = [p.parent.name for p in (folder / "store" / "cells").glob("*/record.json")]
+    return records(CellStore(folder / "store"), cells)
+
+
+def curves(found: dict[str, CellRecord]) -> dict[str, list[tuple[int, float]]]:
+    return {
+        cell: [(e.epoch, e.metrics["train/top1"]) for e in record.history]
+        for cell, record in found.items()
+        if record.status == "finished"
+    }
+
+
+def start(folder: Path, *words: str, **env: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "ltsearch.sweep", *words],
+        cwd=folder,
+        env={**environment(folder), "PYTHONUNBUFFERED": "1", **env},
+        stdout=open(folder / "output", "w"),
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait(what: Callable[[], object], seconds: float, process: subprocess.Popen[str] | None = None) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "waited in vain"
+        assert process is None or process.poll() is None, "the sweep has ended"
+        time.sleep(0.1)
+
+
+def ablation(**over: Any) -> dict[str, Any]:
+    tree = study(**over)
+    del tree["search"]
+    return tree
+
+
+# -- nodes -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head of one CPU; nodes of one more can be added. All share this machine's address."""
+    monkeypatch.setenv(
+        "RAY_AUTH_MODE", "disabled"
+    )  # whatever lies in this home; tests/cluster has clusters with a token
+    from ray.cluster_utils import Cluster
+
+    Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray").mkdir(parents=True, exist_ok=True)  # Ray expects it
+    made = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False},
+    )
+    try:
+        yield made
+    finally:
+        made.shutdown()
+
+
+def test_nodes_come_and_go(cluster: Any, tmp_path: Path) -> None:
+    """A node that is added in mid-sweep is used; one that is lost costs its trial's last epochs, and nothing else."""
+    tree = ablation()
+    tree["base"]["synthetic"] = {"epoch_seconds": 1.5}  # long beside the start of an actor
+    tree["resources"] = {"checkpoint_seconds": 0}
+    tree["seeds"] = 2
+    path = write(tmp_path, tree)
+    process = start(tmp_path, str(path), "--address", cluster.address)
+    folder = CellStore(tmp_path / "store").sweep_folder("synthetic")
+
+    def status() -> SweepStatus | None:
+        return read_status(folder)
+
+    def at_work(trials: int, nodes: int) -> bool:
+        now = status()
+        return now is not None and len(now.nodes) == nodes and len([t for t in now.running if t.epoch >= 2]) >= trials
+
+    try:
+        wait(lambda: at_work(1, 1), 120, process)
+        node = cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+        wait(lambda: at_work(2, 2), 120, process)  # both nodes train
+        cluster.remove_node(node, allow_graceful=False)
+        wait(lambda: at_work(1, 1), 120, process)
+        assert process.wait(240) == 0, (tmp_path / "output").read_text()
+    finally:
+        process.kill()
+        process.wait()
+    last = status()
+    assert last is not None and last.retries >= 1 and not last.failures
+    found = local(tmp_path)
+    assert len(found) == 6 and all(record.status == "finished" for record in found.values())
+    assert all([e.epoch for e in record.history] == list(range(1, 10)) for record in found.values())
+
+
+def training(folder: Path, sweep: str) -> bool:
+    """Is a trial past its first epoch?"""
+    now = read_status(CellStore(folder / "store").sweep_folder(sweep))
+    return now is not None and any(trial.epoch >= 1 for trial in now.running)
+
+
+def trial_process(cluster: Any) -> int:
+    """One that trains, of this cluster and not of the Ray beside it."""
+    raylets = {str(node.all_processes["raylet"][0].process.pid) for node in cluster.list_all_nodes()}
+    listing = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listing.splitlines()[1:]]
+    found = [int(pid) for pid, parent, args in rows if parent in raylets and args.startswith(TRIAL)]
+    assert found, listing
+    return found[0]
+
+
+def test_nothing_stays_taken(cluster: Any, tmp_path: Path) -> None:
+    """12 trials of 2 × 0.5 CPU under ASHA on a cluster of 2 CPUs, with a second Ray on the machine: none waits for ever.
+
+    One trial's process is killed on the way: what its worker group held is given back.
+    """
+    import ray
+    from ray.util import placement_group_table
+
+    cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+    tree: dict[str, Any] = {
+        "name": "freed",
+        "base": {
+            "data": {"name": "digits", "imbalance": {"factor": 10}, "data_ratio": 0.5},
+            "model": {"backbone": "resnet8"},
+            "method": {"name": "bsce"},
+            "training": {"epochs": 20, "batch_size": 32},
+        },
+        "search": {
+            "val_per_class": 10,
+            "trials": 12,
+            "metrics": [{"name": "val/single_top1"}],
+            "early_stopping": {"grace_epochs": 1, "reduction_factor": 2},
+            "confirm": None,
+            "space": {"optimizer.lr": {"loguniform": [0.01, 0.5]}},
+        },
+        "resources": {"workers": 2, "cpus_per_worker": 0.5},
+    }
+    path = write(tmp_path, tree)
+    second = tmp_path / "second"
+    second.mkdir()
+    other = study()
+    other["base"]["synthetic"] = {"epoch_seconds": 0.5}
+    beside = start(second, str(write(second, other)), "--local")  # a Ray of its own
+    process = start(tmp_path, str(path), "--address", cluster.address)
+    try:
+        wait(lambda: training(tmp_path, "freed"), 180, process)
+        os.kill(trial_process(cluster), 9)
+        assert process.wait(480) == 0, (tmp_path / "output").read_text()
+    finally:
+        for one in (process, beside):
+            one.kill()
+            one.wait()
+    assert "retry" in (tmp_path / "output").read_text()
+    states = [str(record.status) for record in local(tmp_path).values()]
+    assert len(states) == 12 and set(states) == {"finished", "pruned"}
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    try:
+        deadline = time.monotonic() + 60
+        while ray.available_resources().get("CPU") != 2.0 and time.monotonic() < deadline:
+            time.sleep(0.5)
+        held = {group: entry for group, entry in placement_group_table().items() if entry["state"] != "REMOVED"}
+        assert not held and ray.available_resources()["CPU"] == 2.0, ray.available_resources()
+        assert placement_group_table()  # there were some
+    finally:
+        ray.shutdown()
+
+
+# -- the tracking server -----------------------------------------------------------------------------------------------
+
+
+class Server:
+    """``mlflow server`` on a SQLite file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [
+                *(
+                    sys.executable,
+                    "-m",
+                    "mlflow",
+                    "server",
+                    "--host",
+                    "127.0.0.1",
+                    "--port",
+                    str(self.port),
+                    "--workers",
+                    "1",
+                ),
+                *("--backend-store-uri", f"sqlite:///{self.folder}/server.db"),
+                *("--artifacts-destination", str(self.folder / "artifacts")),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        wait(self.answers, 120)
+
+    def answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def stop(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, 9)
+            self.process.wait(30)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    made = Server(tmp_path)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+def test_the_tracking_server_is_away_for_a_minute(server: Server, tmp_path: Path) -> None:
+    """Trials go on; what they tell is sent when it is back, in order, nothing twice."""
+    from mlflow import MlflowClient
+
+    tree = ablation()
+    tree["base"]["synthetic"] = {"epoch_seconds": 0.3}
+    path = write(tmp_path, tree)
+    process = start(tmp_path, str(path), "--tracking-uri", server.uri, "--max-concurrent", "1")
+    output = tmp_path / "output"
+    try:
+        wait(lambda: "] finished" in output.read_text(), 120, process)
+        server.stop()
+        away = time.monotonic()
+        wait(lambda: output.read_text().count("] finished") >= 3, 60, process)  # nobody waits for it
+        time.sleep(max(0.0, 60 - (time.monotonic() - away)))
+        server.start()
+        assert process.wait(240) == 0, output.read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert "gave up" not in output.read_text()
+    client = MlflowClient(server.uri)
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    trials = {r.data.tags["ltsearch.cell"]: r for r in runs if r.data.tags["ltsearch.role"] == "trial"}
+    found = local(tmp_path)
+    assert len(runs) == 1 + len(trials) and trials.keys() == found.keys()
+    for cell, run in trials.items():
+        history = client.get_metric_history(run.info.run_id, "train/top1")
+        assert [(m.step, m.value) for m in history] == curves(found)[cell]
+        assert [m.timestamp for m in history] == sorted(m.timestamp for m in history)
+        assert run.info.status == "FINISHED"
+
+
+# -- the disk ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 24 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount a small disk")
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", place], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount here: {mounted.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_full_disk(disk: Path, tmp_path: Path) -> None:
+    """A trial whose checkpoint does not fit fails with that reason; others go on; with space again it goes on too."""
+    tree = {
+        "name": "disk",
+        "base": {
+            "data": {"name": "digits", "imbalance": {"factor": 10}, "data_ratio": 0.5},
+            "model": {"backbone": "resnet8"},
+            "method": {"name": "bsce"},
+            "training": {"epochs": 8, "batch_size": 64},
+        },
+        "seeds": 1,
+        "ablation": {
+            "rows": [
+                {"name": "large", "set": {"model.backbone": "resnet44"}},  # a checkpoint of 5 MB
+                {"name": "small", "set": {}},  # of 0.7 MB
+            ]
+        },
+        "resources": {"checkpoint_seconds": 0, "max_failures": 1},
+    }
+    path = write(tmp_path, tree)
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    assert sweep(whole, str(path)).returncode == 0
+
+    words = (str(path), "--storage", str(disk / "store"), "--max-concurrent", "1")
+    process = start(tmp_path, *words)
+    try:
+        wait(lambda: list(disk.glob("store/cells/*/checkpoint.pt")), 120, process)
+        (kept,) = disk.glob("store/cells/*/checkpoint.pt")
+        filler = disk / "filler"
+        space = os.statvfs(disk)
+        filler.write_bytes(b"\0" * (space.f_bavail * space.f_frsize - 3 * 2**20))
+        assert process.wait(240) == 1
+    finally:
+        process.kill()
+        process.wait()
+    output = (tmp_path / "output").read_text()
+    assert "failed: large" in output and "No space left on device" in output, output
+    store = CellStore(disk / "store")
+    cells = [p.parent.name for p in disk.glob("store/cells/*/record.json")]
+    states = {str(record.config["model"]["backbone"]): record for record in records(store, cells).values()}
+    assert {name: str(record.status) for name, record in states.items()} == {
+        "resnet44": "failed",
+        "resnet8": "finished",
+    }
+    state = checkpoint.load(kept)
+    assert state is not None and 1 <= state["epoch"] < 8
+    assert not list(disk.glob("store/cells/*/.*.tmp"))
+
+    filler.unlink()
+    again = sweep(tmp_path, *words)
+    assert again.returncode == 0, again.stderr
+    assert curves(records(store, cells)) == curves(local(whole))
+
+
+# -- the driver --------------------------------------------------------------------------------------------------------
+
+
+def test_a_driver_that_dies_goes_on_elsewhere(s3: str, tmp_path: Path) -> None:
+    """With the storage in an object store, another machine (here: another folder, with an MLflow of its own) takes over."""
+    from mlflow import MlflowClient
+
+    here, there, whole = (tmp_path / name for name in ("here", "there", "whole"))
+    for folder in (here, there, whole):
+        folder.mkdir()
+        write(folder, study(resources={"checkpoint_seconds": 0}))
+    one_at_a_time = ("study.yaml", "--max-concurrent", "1")
+    assert sweep(whole, *one_at_a_time).returncode == 0
+    words = (*one_at_a_time, "--storage", f"{s3}/store")
+    process = start(here, *words)
+    wait(lambda: (here / "output").read_text().count("] finished") >= 8, 120, process)  # in mid-search
+    wait(lambda: (here / "output").read_text().splitlines()[-1].count("] start"), 60, process)
+    process.kill()
+    process.wait()
+    moved = sweep(there, *words)
+    assert moved.returncode == 0, moved.stdout + moved.stderr
+    assert moved.stdout.count("] finished") < 8  # what was finished is not run again
+    found = records(CellStore(f"{s3}/store"), list(local(whole)))
+    assert curves(found) == curves(local(whole))
+    assert {cell: record.status for cell, record in found.items()} == {c: r.status for c, r in local(whole).items()}
+    client = MlflowClient(f"sqlite:///{there}/mlflow.db")
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert {r.data.tags.get("ltsearch.cell") for r in runs} - {None} == set(found)
+    secret = os.environ["AWS_SECRET_ACCESS_KEY"].encode()
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and secret in p.read_bytes()]
+    again = sweep(there, *words)
+    assert again.returncode == 0 and "nothing to run" in again.stdout

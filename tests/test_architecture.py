@@ -1,0 +1,61 @@
+"""The table of the house (docs/architecture.md), held by reading the imports."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# folder -> top-level packages that it never imports
+NEVER = {
+    "trainables": {"ray", "optuna", "mlflow", "ltsearch", "analysis"},
+    "ltsearch": {"analysis"},
+    "analysis": {"torch", "torchvision", "ray", "optuna"},
+}
+ANALYSIS_MAY_IMPORT = {"ltsearch.records", "trainables.errors", "trainables.files"}
+
+
+def imports(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("folder", NEVER)
+def test_folders_import_only_what_they_may(folder: str) -> None:
+    for file in (ROOT / folder).rglob("*.py"):
+        wrong = {name for name in imports(file) if name.split(".")[0] in NEVER[folder]}
+        assert not wrong, f"{file} imports {sorted(wrong)}"
+
+
+def test_analysis_sees_records_only() -> None:
+    for file in (ROOT / "analysis").rglob("*.py"):
+        for name in imports(file):
+            if name.split(".")[0] in ("ltsearch", "trainables") and name not in ("ltsearch", "trainables"):
+                assert any(name == ok or name.startswith(f"{ok}.") for ok in ANALYSIS_MAY_IMPORT), f"{file}: {name}"
+
+
+def test_one_module_of_the_analysis_knows_mlflow() -> None:
+    users = [f.name for f in (ROOT / "analysis").rglob("*.py") if any(n.split(".")[0] == "mlflow" for n in imports(f))]
+    assert users == ["store.py"]
+
+
+def test_modules_stay_readable() -> None:
+    sizes = {str(f): len(f.read_text().splitlines()) for folder in NEVER for f in (ROOT / folder).rglob("*.py")}
+    assert not {f: n for f, n in sizes.items() if n > 400}
+
+
+def test_packages_are_listed() -> None:
+    import tomllib
+
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    there = {".".join(f.parent.relative_to(ROOT).parts) for name in NEVER for f in (ROOT / name).rglob("__init__.py")}
+    assert listed == there

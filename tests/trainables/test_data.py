@@ -1,0 +1,229 @@
+"""Long-tailed subsets against the published counts and an independent draw; readers, and what they refuse."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from trainables.config import DataConfig, ImbalanceConfig
+from trainables.data import read_source, split
+from trainables.data.longtail import profile_counts
+from trainables.data.source import Part, make_source
+from trainables.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("classes", "per_class", "factor", "total"),
+    [
+        (100, 500, 100, 10847),
+        (100, 500, 50, 12608),
+        (100, 500, 10, 19573),
+        (100, 500, 200, 9502),
+        (10, 5000, 100, 12406),
+        (10, 5000, 50, 13996),
+        (10, 5000, 10, 20431),
+        (10, 5000, 200, 11203),
+    ],
+)
+def test_exponential_totals_are_the_published_ones(classes: int, per_class: int, factor: float, total: int) -> None:
+    counts = profile_counts(ImbalanceConfig(factor=factor), np.full(classes, per_class))
+    assert counts.sum() == total
+
+
+def test_profiles() -> None:
+    available = np.full(10, 5000)
+    exponential = profile_counts(ImbalanceConfig(factor=100), available)
+    assert exponential.tolist() == [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
+    step = profile_counts(ImbalanceConfig(profile="step", factor=100), available)
+    assert step.tolist() == [5000] * 5 + [50] * 5
+    natural = profile_counts(ImbalanceConfig(profile="natural"), np.array([7, 3, 9]))
+    assert natural.tolist() == [7, 3, 9]
+
+
+@pytest.fixture(scope="module")
+def source() -> Any:
+    """500 images in 5 classes; the first pixel of an image is its number."""
+    images = np.zeros((500, 3, 8, 8), np.uint8)
+    images[:, 0, 0, 0], images[:, 1, 0, 0] = np.arange(500) % 256, np.arange(500) // 256
+    labels = np.random.default_rng(1).permutation(np.repeat(np.arange(5), 100))
+    return make_source("numbered", tuple("abcde"), Part(images, labels), Part(images[:50], labels[:50]))
+
+
+def numbers(part: Part) -> list[int]:
+    return (part.images[:, 0, 0, 0].astype(int) + 256 * part.images[:, 1, 0, 0].astype(int)).tolist()
+
+
+def test_subset_is_the_ldam_convention(source: Any) -> None:
+    config = DataConfig(imbalance=ImbalanceConfig(factor=10, subset_seed=3))
+    got = numbers(split(config, source).train)
+    np.random.seed(3)
+    want: list[int] = []
+    for j, n in enumerate([int(100 * 10 ** (-j / 4)) for j in range(5)]):
+        pool = np.where(source.train.labels == j)[0]
+        np.random.shuffle(pool)
+        want += pool[:n].tolist()
+    assert got == want
+
+
+def test_validation_is_taken_from_the_end_of_each_pool(source: Any) -> None:
+    plain = split(DataConfig(imbalance=ImbalanceConfig(factor=10)), source)
+    held = split(DataConfig(imbalance=ImbalanceConfig(factor=10), val_per_class=30), source)
+    assert (plain.split, held.split) == ("test", "val")
+    assert held.class_counts.tolist() == [70, 56, 31, 17, 10]  # only the head shrinks
+    assert np.bincount(held.evaluation.labels).tolist() == [30] * 5
+    assert not set(numbers(held.train)) & set(numbers(held.evaluation))
+    tail = plain.train.labels > 0
+    assert set(np.array(numbers(plain.train))[tail]) == set(np.array(numbers(held.train))[held.train.labels > 0])
+
+
+def test_data_ratio_keeps_a_fraction_of_every_class(source: Any) -> None:
+    whole = split(DataConfig(imbalance=ImbalanceConfig(factor=100)), source)
+    fifth = split(DataConfig(imbalance=ImbalanceConfig(factor=100), data_ratio=0.2), source)
+    assert fifth.class_counts.tolist() == [max(1, int(n * 0.2)) for n in whole.class_counts]
+    assert set(numbers(fifth.train)) <= set(numbers(whole.train))
+
+
+def test_natural_counts_hold_out_at_most_a_fifth() -> None:
+    labels = np.repeat(np.arange(3), [50, 10, 3])
+    images = np.zeros((63, 3, 4, 4), np.uint8)
+    natural = make_source("natural", ("a", "b", "c"), Part(images, labels), Part(images, labels))
+    got = split(DataConfig(imbalance=ImbalanceConfig(profile="natural"), val_per_class=5), natural)
+    assert got.class_counts.tolist() == [45, 8, 3]
+    official = make_source("o", ("a", "b", "c"), natural.train, natural.test, validation=Part(images[:9], labels[:9]))
+    got = split(DataConfig(imbalance=ImbalanceConfig(profile="natural"), val_per_class=5), official)
+    assert got.class_counts.tolist() == [50, 10, 3] and len(got.evaluation.labels) == 9
+
+
+def test_too_much_validation_is_refused(source: Any) -> None:
+    with pytest.raises(DataError, match="val_per_class = 100 leaves no training image of class 'a'.*the most is 99"):
+        split(DataConfig(val_per_class=100), source)
+
+
+def test_digits_split_is_fixed_and_stratified(digits: Any) -> None:
+    assert np.bincount(digits.test.labels).tolist() == [50] * 10
+    assert len(digits.train.labels) == 1297
+    assert digits.train.images.max() == 255
+
+
+def test_real_cifar10(real_data: Path) -> None:
+    source = read_source(DataConfig(name="cifar10", image_size=16), real_data)
+    assert source.class_names[:3] == ("airplane", "automobile", "bird")
+    assert source.train.images.shape == (50_000, 3, 16, 16)
+    got = split(DataConfig(name="cifar10", image_size=16, data_ratio=0.2), source)
+    assert len(got.train.labels) == 2478 and got.class_counts[-2:].tolist() == [16, 10]
+
+
+# -- readers ---------------------------------------------------------------------------------------------------------------
+
+
+def png(value: int, size: int = 6) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (size, size), (value, 0, 0)).save(out, "PNG")
+    return out.getvalue()
+
+
+def parquet(
+    folder: Path, name: str, images: list[bytes], labels: list[int], *, classes: list[str] | None = None
+) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pa.table({"picture": [{"bytes": b, "path": None} for b in images], "kind": pa.array(labels, pa.int64())})
+    if classes is not None:
+        features = {"picture": {"_type": "Image"}, "kind": {"_type": "ClassLabel", "names": classes}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, folder / f"{name}-00000-of-00001.parquet")
+    return folder
+
+
+def read_parquet(root: Path) -> Any:
+    return read_source(DataConfig(name="parquet", path="set"), root)
+
+
+def test_parquet_with_any_names(tmp_path: Path) -> None:
+    parquet(tmp_path / "set", "train", [png(1), png(2), png(3)], [0, 1, 1], classes=["cat", "dog"])
+    parquet(tmp_path / "set", "test", [png(4)], [1], classes=["cat", "dog"])
+    source = read_parquet(tmp_path)
+    assert source.class_names == ("cat", "dog")
+    assert source.train.images[:, 0, 0, 0].tolist() == [1, 2, 3]
+    assert source.train.labels.tolist() == [0, 1, 1]
+    small = read_source(DataConfig(name="parquet", path="set", image_size=4), tmp_path)
+    assert small.train.images.shape == (3, 3, 4, 4) and small.fingerprint != source.fingerprint
+
+
+def test_parquet_refusals(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    with pytest.raises(DataError, match="no folder .*set.*--data-root or LTSEARCH_DATA"):
+        read_parquet(tmp_path)
+    parquet(folder, "train", [png(1), png(2)], [0, 1], classes=["cat", "dog"])
+    with pytest.raises(DataError, match="needs files named train.*test"):
+        read_parquet(tmp_path)
+    parquet(folder, "test", [png(1)], [7], classes=["cat", "dog"])
+    with pytest.raises(DataError, match=r"test-.*row 0: label 7 in column 'kind' is out of range, allowed: 0..1"):
+        read_parquet(tmp_path)
+    parquet(folder, "test", [png(1)], [1], classes=["cat", "dog"])
+    parquet(folder, "train", [png(1), b"not an image"], [0, 1], classes=["cat", "dog"])
+    with pytest.raises(DataError, match=r"train-.*row 1: not a readable image"):
+        read_parquet(tmp_path)
+    parquet(folder, "train", [png(1), png(2)[:40]], [0, 1], classes=["cat", "dog"])
+    with pytest.raises(DataError, match=r"train-.*row 1: not a readable image"):
+        read_parquet(tmp_path)
+    parquet(folder, "train", [png(1), png(2)], [0, 0], classes=["cat", "dog"])
+    with pytest.raises(DataError, match="1 of 2 classes have no training images: 'dog'"):
+        read_parquet(tmp_path)
+    parquet(folder, "train", [png(1), png(2, 9)], [0, 1], classes=["cat", "dog"])
+    with pytest.raises(DataError, match="different sizes.*data.image_size"):
+        read_parquet(tmp_path)
+    pq.write_table(pa.table({"kind": [1, 2]}), folder / "train-00000-of-00001.parquet")
+    with pytest.raises(DataError, match="no image column.*Columns: kind: int64"):
+        read_parquet(tmp_path)
+    (folder / "train-00000-of-00001.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match="not a readable Parquet file"):
+        read_parquet(tmp_path)
+
+
+def test_folder(tmp_path: Path) -> None:
+    for part, name, value in [("train", "cat", 1), ("train", "dog", 2), ("test", "dog", 3)]:
+        (tmp_path / "set" / part / name).mkdir(parents=True)
+        (tmp_path / "set" / part / name / "x.png").write_bytes(png(value))
+    config = DataConfig(name="folder", path="set")
+    source = read_source(config, tmp_path)
+    assert source.class_names == ("cat", "dog") and source.test.labels.tolist() == [1]
+    (tmp_path / "set" / "train" / "cat" / "y.jpg").write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"cat/y.jpg: not a readable image"):
+        read_source(config, tmp_path)
+    with pytest.raises(DataError, match="no folder"):
+        read_source(DataConfig(name="folder", path="other"), tmp_path)
+
+
+def test_cifar_archive_and_what_is_said_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision import datasets
+
+    monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/none.tar.gz")
+    with pytest.raises(
+        DataError, match=r"no cifar-10-python.tar.gz .* no Parquet files in .*cifar10.* failed"
+    ) as error:
+        read_source(DataConfig(name="cifar10"), tmp_path)
+    assert str(tmp_path) in str(error.value) and "digits" in str(error.value)
+
+    # A small archive of the same layout, whose checksums are not those of the real one.
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for name in ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"]:
+        data = {"data": random.integers(0, 256, (20, 3072), dtype=np.uint8), "labels": (np.arange(20) % 10).tolist()}
+        (folder / name).write_bytes(pickle.dumps(data))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class{i}" for i in range(10)]}))
+    monkeypatch.setattr(datasets.CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *args: True)
+    source = read_source(DataConfig(name="cifar10"), tmp_path)
+    assert source.train.images.shape == (100, 3, 32, 32) and source.class_names[1] == "class1"
+    first = pickle.loads((folder / "data_batch_1").read_bytes())["data"][0].reshape(3, 32, 32)
+    assert (source.train.images[0] == first).all()

@@ -1,0 +1,129 @@
+"""The published lists of large sets: small ones of the same form, kept on disk and trained on from there."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainables.config import DataConfig, TrialConfig
+from trainables.data import read_source, split
+from trainables.data.lists import LISTS
+from trainables.data.longtail import TrialData
+from trainables.data.mapped import MappedImages, Rows
+from trainables.data.source import Part
+from trainables.errors import DataError
+from trainables.training import RunOptions, train
+
+COUNTS = (20, 8, 3)  # images a class
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An `imagenet_lt` of three classes with images of different sizes."""
+    folder = tmp_path / "imagenet_lt"
+    random = np.random.default_rng(0)
+    for name, counts in (("train", COUNTS), ("val", (2, 2, 2)), ("test", (4, 4, 4))):
+        lines = []
+        for label, count in enumerate(counts):
+            for i in range(count):
+                path = folder / name / f"class {label}" / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels = random.integers(0, 90, (30 + i, 40, 3), np.uint8)
+                pixels[..., label] += 120
+                Image.fromarray(pixels).save(path)
+                lines.append(f"{path.relative_to(folder)} {label}")
+        (folder / f"ImageNet_LT_{name}.txt").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def config(**over: Any) -> DataConfig:
+    tree = {"name": "imagenet_lt", "image_size": 16, "store_size": 20, "imbalance": {"profile": "natural"}}
+    return DataConfig.model_validate(tree | over)
+
+
+def test_images_are_decoded_once_and_stay_on_disk(root: Path) -> None:
+    source = read_source(config(), root)
+    assert isinstance(source.train.images, MappedImages) and source.train.images.shape == (31, 3, 20, 20)
+    assert np.bincount(source.train.labels).tolist() == list(COUNTS) and source.validation is not None
+    line = (root / "imagenet_lt" / "ImageNet_LT_train.txt").read_text().splitlines()[24]
+    with Image.open(root / "imagenet_lt" / line.rsplit(" ", 1)[0]) as image:
+        want = np.asarray(image.resize((20, 20), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    assert np.array_equal(source.train.images[24], want)
+    for image in (root / "imagenet_lt" / "train").rglob("*.png"):
+        image.unlink()  # not looked at again
+    again = read_source(config(), root)
+    assert again.fingerprint == source.fingerprint
+    with pytest.raises(DataError, match="listed, but cannot be read"):
+        read_source(config(store_size=24), root)
+
+
+def test_another_size_or_list_is_another_content(root: Path) -> None:
+    first = read_source(config(), root).fingerprint
+    assert read_source(config(store_size=24), root).fingerprint != first
+    file = root / "imagenet_lt" / "ImageNet_LT_train.txt"
+    file.write_text("\n".join(file.read_text().splitlines()[:-1]) + "\n")
+    changed = read_source(config(), root)
+    assert changed.fingerprint != first and len(changed.train.labels) == 30
+
+
+def test_only_a_path_is_sent_to_other_processes(root: Path) -> None:
+    source = read_source(config(), root)
+    sent = pickle.dumps(source.train.images)
+    assert len(sent) < 1000 and np.array_equal(pickle.loads(sent), source.train.images)
+    part = source.train.images[3:5]
+    assert np.array_equal(pickle.loads(pickle.dumps(part)), part)
+    rows = split(config(), source).train.images
+    assert isinstance(rows, Rows) and len(pickle.dumps(rows)) < 2000
+
+
+def test_training_from_disk_is_training_from_memory(root: Path) -> None:
+    trial = TrialConfig.model_validate(
+        {
+            "data": config().model_dump(),
+            "augmentation": {"policy": "sim", "copies": 2},
+            "model": {"backbone": "resnet8", "experts": 2, "classifier": "cosine"},
+            "training": {"epochs": 3, "batch_size": 8},
+        }
+    )
+    data = split(trial.data, read_source(trial.data, root))
+    whole = Part(data.train.images[np.arange(31)], data.train.labels)
+    in_memory = TrialData(
+        **{**vars(data), "train": whole, "evaluation": Part(np.array(data.evaluation.images), data.evaluation.labels)}
+    )
+    curves = [[r.metrics["train/loss"] for r in train(trial, d, RunOptions())] for d in (data, in_memory)]
+    assert curves[0] == curves[1]
+    *_, last = train(trial, data, RunOptions())
+    assert last.metrics["test/ensemble_top1"] > 0.4  # above chance; colours tell the classes
+
+
+def test_validation_is_the_official_one(root: Path) -> None:
+    held = split(config(val_per_class=1), read_source(config(), root))
+    assert held.split == "val" and len(held.evaluation.labels) == 6 and held.class_counts.tolist() == list(COUNTS)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "over", "message"),
+    [
+        (lambda f: (f / "ImageNet_LT_test.txt").unlink(), {}, r"ImageNet_LT_test.txt not in .*the OLTR repository"),
+        (lambda f: None, {"image_size": None, "store_size": None}, "set data.image_size"),
+        (lambda f: (f / "ImageNet_LT_val.txt").write_text("a.png\n"), {}, "val.txt, line 1: .* is not `relative"),
+        (lambda f: (f / "ImageNet_LT_val.txt").write_text("\n"), {}, "no images are listed"),
+        (lambda f: (f / "ImageNet_LT_val.txt").write_text("none.png 0\n"), {}, "none.png: listed, but cannot be read"),
+        (lambda f: (f / "test" / "class 0" / "0.png").write_text("x"), {}, "0.png: not a readable image"),
+        (lambda f: (f / "cache-20").write_text("x"), {}, "the decoded images .* cannot be kept there"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(root: Path, spoil: Any, over: dict[str, Any], message: str) -> None:
+    spoil(root / "imagenet_lt")
+    with pytest.raises(DataError, match=message):
+        read_source(config(**over), root)
+    assert not list(root.rglob("*.part-*"))
+
+
+def test_the_real_names() -> None:
+    assert LISTS["inaturalist2018"].test == "iNaturalist18_val.txt" and LISTS["inaturalist2018"].validation is None

@@ -1,0 +1,87 @@
+"""Metrics against plain loops over images."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from trainables.metrics import evaluation_metrics, expected_calibration_error, mean_pairwise_kl, shot_groups
+
+
+@pytest.fixture
+def case() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(0)
+    return (
+        torch.randn(3, 200, 12, generator=g) * 2,
+        torch.randint(0, 11, (200,), generator=g),
+        torch.tensor([500, 101, 100, 60, 20, 19, 5, 1, 30, 30, 200, 7]),
+    )
+
+
+def test_against_loops(case: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+    logits, labels, counts = case
+    scalars, per_class = evaluation_metrics(logits, labels, counts)
+    z, y, n = logits.double().numpy(), labels.numpy(), counts.numpy()
+
+    def top(row: np.ndarray, label: int, k: int) -> bool:
+        return label in np.argsort(-row)[:k]
+
+    def accuracy(z: np.ndarray, keep: np.ndarray, k: int = 1) -> float:
+        return float(np.mean([top(z[i], y[i], k) for i in range(len(y)) if keep[i]]))
+
+    every = np.ones(len(y), bool)
+    singles = [accuracy(z[k], every) for k in range(3)]
+    assert scalars["single_top1"] == pytest.approx(np.mean(singles))
+    assert scalars["single_top1_max"] == pytest.approx(max(singles))
+    assert scalars["expert1_top1"] == pytest.approx(singles[1])
+    assert scalars["single_top5"] == pytest.approx(np.mean([accuracy(z[k], every, 5) for k in range(3)]))
+    assert scalars["ensemble_top1"] == pytest.approx(accuracy(z.mean(0), every))
+    assert scalars["ensemble_top5"] == pytest.approx(accuracy(z.mean(0), every, 5))
+    groups = {"many": n[y] > 100, "medium": (n[y] >= 20) & (n[y] <= 100), "few": n[y] < 20}
+    for group, keep in groups.items():
+        assert scalars[f"single_{group}"] == pytest.approx(np.mean([accuracy(z[k], keep) for k in range(3)]))
+        assert scalars[f"ensemble_{group}"] == pytest.approx(accuracy(z.mean(0), keep))
+    for j in range(12):
+        want = accuracy(z.mean(0), y == j) if (y == j).any() else math.nan
+        assert per_class["ensemble"][j].item() == pytest.approx(want, nan_ok=True)
+
+
+def test_a_group_without_classes_is_absent() -> None:
+    assert set(shot_groups(torch.tensor([5000, 50]))) == {"many", "medium"}
+    scalars, _ = evaluation_metrics(torch.randn(1, 6, 2), torch.tensor([0, 1, 0, 1, 0, 1]), torch.tensor([5000, 50]))
+    assert "single_few" not in scalars and "single_many" in scalars
+    assert "kl_experts" not in scalars  # one expert has no distance to another
+
+
+def test_kl_between_experts(case: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+    logits = case[0][:, :20].double()
+    got = mean_pairwise_kl(logits)
+    p = logits.softmax(-1).numpy()
+    for i in range(20):
+        pairs = [(a, b) for a in range(3) for b in range(3) if a != b]
+        want = np.mean([np.sum(p[a, i] * np.log(p[a, i] / p[b, i])) for a, b in pairs])
+        assert got[i].item() == pytest.approx(want, rel=1e-4)
+
+
+def test_calibration_error_against_loops(case: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+    logits, labels = case[0][0], case[1]
+    p = logits.double().softmax(-1).numpy()
+    want = 0.0
+    for b in range(15):
+        inside = [i for i in range(200) if b / 15 < p[i].max() <= (b + 1) / 15]
+        if inside:
+            right = np.mean([p[i].argmax() == labels[i].item() for i in inside])
+            want += len(inside) / 200 * abs(right - np.mean([p[i].max() for i in inside]))
+    assert expected_calibration_error(logits, labels) == pytest.approx(want, abs=1e-6)
+
+
+def test_perfect_and_hopeless() -> None:
+    labels = torch.arange(10)
+    scalars, per_class = evaluation_metrics(torch.eye(10)[None] * 50, labels, torch.full((10,), 5))
+    assert scalars["ensemble_top1"] == 1.0 and scalars["ensemble_ece"] == pytest.approx(0, abs=1e-6)
+    assert per_class["single"].tolist() == [1.0] * 10
+    scalars, _ = evaluation_metrics(-torch.eye(10)[None] * 50, labels, torch.full((10,), 5))
+    assert scalars["ensemble_top1"] == 0.0
