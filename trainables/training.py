@@ -288,8 +288,9 @@ class _Trial:
             return step
         devices = [self.run.device] if self.run.device.type == "cuda" else None
         wrapped = DistributedDataParallel(step, device_ids=devices, broadcast_buffers=False)
-        # Not the method itself: DDP compares annotations with types, and ours are strings.
-        wrapped.register_comm_hook(None, lambda _, bucket: self.traffic.all_reduce(bucket))
+        # The state is the traffic alone: DDP's C++ part keeps it and the hook, where the garbage collector does not look, and
+        # with this object in one of them no trial of a worker that goes on would ever be freed.
+        wrapped.register_comm_hook(self.traffic, lambda traffic, bucket: traffic.all_reduce(bucket))
         return wrapped
 
     def _no_sync(self) -> AbstractContextManager[None]:

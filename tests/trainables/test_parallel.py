@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from trainables.config import TrialConfig
 from trainables.data import Source, split
@@ -85,9 +87,10 @@ def worker(rank: int, workers: int, port: int, out: Path) -> None:
     found = {}
     for name in (name for w, name in PAIRS if w == workers):
         found[name] = run(CASES[name], source, parallel, out / f"{workers}" / name)
+    kept = [thing for thing in gc.get_objects() if isinstance(thing, DistributedDataParallel)]
     dist.destroy_process_group()
     if rank == 0:
-        torch.save(found, out / f"{workers}.pt")
+        torch.save({**found, "kept": len(kept)}, out / f"{workers}.pt")
 
 
 def spawn(module: str, workers: int, out: Path, seconds: float = 280) -> Any:
@@ -126,6 +129,12 @@ def test_workers_do_not_change_a_trial(results: dict[int, dict[str, Any]], worke
     assert together["test"].keys() == alone["test"].keys() and together["per_class"].keys() == alone["per_class"].keys()
     for key, value in alone["test"].items():
         assert together["test"][key] == pytest.approx(value, rel=1e-6, abs=1e-6), key
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_a_worker_keeps_nothing_of_its_trials(results: dict[int, dict[str, Any]], workers: int) -> None:
+    """It trains one after another for as long as a sweep lasts."""
+    assert results[workers]["kept"] == 0
 
 
 @pytest.mark.parametrize("workers", [2, 4])
