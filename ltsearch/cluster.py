@@ -123,6 +123,14 @@ def join(address: str) -> tuple[str, str]:
     Raises:
         UserError: Nothing answers there, or it does not know our token.
     """
+    where, nodes = look(address)
+    cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
+    count = f"{len(nodes)} node{'s' if len(nodes) != 1 else ''} ({cpus:g} CPUs, {gpus:g} GPUs)"
+    return where, f"runs on {_name()}, head {where.rpartition(':')[0]}, {count}"
+
+
+def look(address: str) -> tuple[str, list[dict[str, float]]]:
+    """The cluster's address as ``host:port`` and what its living nodes have, asked without joining it; raises ``UserError``."""
     if "://" in address:
         raise UserError(
             f"--address {address}: Ray Client addresses do not work here; run the command on the cluster's head with "
@@ -144,10 +152,7 @@ def join(address: str) -> tuple[str, str]:
             f"--address {address}: no Ray cluster answers at {where} ({reason}); start one with `ray up cluster.yaml`, or "
             "use --local to run on this machine"
         )
-    nodes = _nodes(where)
-    cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
-    count = f"{len(nodes)} node{'s' if len(nodes) != 1 else ''} ({cpus:g} CPUs, {gpus:g} GPUs)"
-    return where, f"runs on {_name()}, head {where.rpartition(':')[0]}, {count}"
+    return where, _nodes(where)
 
 
 def here() -> str:

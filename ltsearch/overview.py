@@ -30,9 +30,13 @@ def state(cell: str, store: CellStore, stale: Callable[[CellRecord], bool]) -> S
 
 
 def overview(
-    plan: Plan, store: CellStore, stale: Callable[[CellRecord], bool], nodes: Sequence[placement.Node] | None
+    plan: Plan,
+    store: CellStore,
+    stale: Callable[[CellRecord], bool],
+    nodes: Sequence[placement.Node] | None,
+    where: str = "this machine",
 ) -> str:
-    """The text of ``--plan``. ``nodes`` hold CPUs and GPUs; None: another machine's, not known before it is joined."""
+    """The text of ``--plan``. ``nodes``, of ``where`` it would run, hold CPUs and GPUs; None: not known from here."""
     plan = plan.with_seeds(adaptive.seeds_now(plan, store.read))
     spec, lines = plan.loaded.spec, []
     lines += [f"{plan.loaded.sweep}: {spec.question}" if spec.question else plan.loaded.sweep, ""]
@@ -41,7 +45,7 @@ def overview(
         lines += _rows(plan, states)
     if spec.search is not None:
         lines += _search(plan, searched(plan, store))
-    lines += _resources(plan, nodes)
+    lines += _resources(plan, nodes, where)
     lines += _time(plan, store, states, nodes)
     return "\n".join(lines)
 
@@ -109,16 +113,17 @@ def _search(plan: Plan, before: SearchRecord | None) -> list[str]:
     return [*lines, ""]
 
 
-def _resources(plan: Plan, nodes: Sequence[placement.Node] | None) -> list[str]:
+def _resources(plan: Plan, nodes: Sequence[placement.Node] | None, where: str) -> list[str]:
     r = plan.loaded.spec.resources
     need = f"{r.workers * r.cpus_per_worker:g} CPU, {r.workers * r.gpus_per_worker:g} GPU"
     if nodes is None:
-        return [f"Resources: one trial needs {need}; the cluster's are known once it is joined"]
+        return [
+            f"Resources: one trial needs {need}; what {where} has is known there (`ray status`); --local: plan for here"
+        ]
     there = f"{sum(n.get('CPU', 0) for n in nodes):g} CPU, {sum(n.get('GPU', 0) for n in nodes):g} GPU"
     fit = min(placement.at_once(r, nodes), r.max_concurrent or 10**9)
     return [
-        f"Resources: one trial needs {need}; this machine has {there}: "
-        + (f"{fit} at once" if fit else "it does not fit")
+        f"Resources: one trial needs {need}; {where} has {there}: " + (f"{fit} at once" if fit else "it does not fit")
     ]
 
 

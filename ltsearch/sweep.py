@@ -42,11 +42,14 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         check_packages()
-        if not args.plan and (target := cluster.elsewhere(args.cluster, args.address, args.local)):
+        target = cluster.elsewhere(args.cluster, args.address, args.local)
+        args.address = args.address or (None if args.local else cluster.head_address())
+        if args.plan:
+            return show_plan(args, target)
+        if target is not None:
             from ltsearch import remote
 
             return remote.run(target, args, parser().parse_args([str(args.spec)]), load_spec(args))
-        args.address = args.address or (None if args.local else cluster.head_address())
         return sweep(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -82,6 +85,21 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def show_plan(args: argparse.Namespace, target: cluster.Cluster | None) -> int:
+    """``--plan``; ``target`` is the cluster that the sweep would be sent to. A cluster is asked what it has, not joined."""
+    plan = make_plan(load_spec(args))
+    check_published(plan)
+    store = CellStore(storage_root(args.storage))
+    stale = sources.stale_check(store, sources.data_root(args.data_root))
+    where, nodes = "this machine", placement.this_machine()
+    if target is not None:
+        where, nodes = f"cluster {target.name}", None
+    elif args.address:
+        where, nodes = "the cluster", cluster.look(args.address)[1]
+    print(overview(plan, store, stale, nodes, where))
+    return 0
+
+
 def sweep(args: argparse.Namespace) -> int:
     """Load, plan, run what is missing, report."""
     plan = make_plan(load_spec(args))
@@ -89,10 +107,6 @@ def sweep(args: argparse.Namespace) -> int:
     check_published(plan)
     store = CellStore(storage_root(args.storage))
     root = sources.data_root(args.data_root)
-    stale = sources.stale_check(store, root)
-    if args.plan:
-        print(overview(plan, store, stale, None if args.address else placement.this_machine()))
-        return 0
 
     from ltsearch import tracking
 
@@ -101,7 +115,7 @@ def sweep(args: argparse.Namespace) -> int:
         placement.check(spec.resources, placement.this_machine())
     store.check_writable()
     tracking.check(tracking.resolve_uri(args.tracking_uri, spec.tracking.uri))
-    folder = store.sweep_folder(plan.loaded.sweep)
+    folder, stale = store.sweep_folder(plan.loaded.sweep), sources.stale_check(store, root)
     work = outstanding(plan, None if args.fresh else existing_study(plan, store, root), store, stale, args.fresh)
     placement.check_workers(spec.resources, work)
     args.address, where = cluster.join(args.address) if args.address else (None, cluster.here())
