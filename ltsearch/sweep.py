@@ -7,7 +7,7 @@ import errno
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from importlib import import_module
 from importlib.util import find_spec
@@ -91,7 +91,8 @@ def show_plan(args: argparse.Namespace, target: cluster.Cluster | None) -> int:
     check_published(plan)
     store = CellStore(storage_root(args.storage))
     stale = sources.stale_check(store, sources.data_root(args.data_root))
-    where, nodes = "this machine", placement.this_machine()
+    where = "this machine"
+    nodes: Sequence[placement.Node] | None = placement.this_machine()
     if target is not None:
         where, nodes = f"cluster {target.name}", None
     elif args.address:
