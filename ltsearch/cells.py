@@ -26,8 +26,11 @@ def identity(config: TrialConfig) -> dict[str, Any]:
 
 
 def recipes(config: TrialConfig) -> dict[str, int]:
-    """Recipe versions of the parts that a trial uses."""
-    return {**RECIPES, f"method.{config.method.name}": config.method.recipe}
+    """Recipe versions of the parts that a trial, and what it learns from, use."""
+    found = {**RECIPES, f"method.{config.method.name}": config.method.recipe}
+    for teacher in config.method.teachers(config):
+        found |= recipes(teacher)
+    return found
 
 
 def cell_id(config: TrialConfig) -> str:

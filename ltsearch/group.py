@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from ltsearch.groups import here
+
 if TYPE_CHECKING:
     from trainables.training import Report
 
@@ -108,7 +110,8 @@ class WorkerGroup:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
-        self.mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+        # On this node, or a lost one could take the mail of trials that had nothing to do with it.
+        self.mailbox = ray.remote(num_cpus=0)(Mailbox).options(scheduling_strategy=here()).remote()
         self.error: BaseException | None = None
         self._scratch = tempfile.TemporaryDirectory(prefix="ltsearch-group-")
         context = ray.get_runtime_context()
@@ -199,11 +202,13 @@ def work(setup: dict[str, Any]) -> None:
     """What every worker runs: jobs from the mailbox until it is closed.
 
     ``setup``: mailbox, sources (by key, or a reference to them), storage, cpus, gpus, checkpoint_seconds, provenance,
-    registry (of ``ltsearch.groups``).
+    registry (of ``ltsearch.groups``), terms (of ``ltsearch.nodes``).
     """
     import torch
     import torch.distributed as dist
 
+    if setup.get("terms") is not None:
+        setup["terms"].meet()
     # Deterministic matrix products on GPUs need this before the first of them.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     context = ray.train.get_context()
@@ -259,6 +264,7 @@ def _reports(
     """One trial on this worker; rank 0 keeps the record that goes with its checkpoints."""
     import torch
 
+    from ltsearch.provenance import hardware
     from ltsearch.recorder import Recorder
     from ltsearch.store import WEIGHTS, CellStore
     from trainables.config import TrialConfig
@@ -271,7 +277,8 @@ def _reports(
     store = CellStore(setup["storage"])
     recorder = None
     if rank == 0:
-        recorder = Recorder(store, job["cell"], config, data, job["started"], setup["provenance"])
+        provenance = {**setup["provenance"], **hardware()}
+        recorder = Recorder(store, job["cell"], config, data, job["started"], provenance)
     device = ray.train.torch.get_device() if setup["gpus"] else torch.device("cpu")
     options = RunOptions(
         device=device,

@@ -6,12 +6,14 @@ import json
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend, JournalFileSymlinkLock
 from optuna.storages.journal._file import get_lock_file
 
+from ltsearch.patience import patiently
 from trainables.files import Location, RemotePath
 
 FILE = "optuna.journal"
@@ -54,7 +56,10 @@ class FileJournal(JournalFileBackend):
             file.truncate(content.rfind(b"\n") + 1)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add some, or raise ``OSError`` and add none."""
+        """Add some; raises ``StorageError``, and has then added none, if the disk takes nothing for long."""
+        patiently(lambda: self._append(logs))
+
+    def _append(self, logs: list[dict[str, Any]]) -> None:
         size = self._where.stat().st_size
         try:
             super().append_logs(logs)
@@ -97,11 +102,12 @@ class ObjectJournal(BaseJournalBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Add some."""
-        (self.folder / self._name(len(self.logs))).write(_lines(logs))
+        patiently(lambda: (self.folder / self._name(len(self.logs))).write(_lines(logs)))
         self.logs += logs
         self.objects += 1
         if self.objects > MERGE_AFTER:
-            self._merge()
+            with suppress(OSError):  # with the next one, then
+                self._merge()
 
     def _merge(self) -> None:
         (self.folder / self._name(0)).write(_lines(self.logs))

@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +27,15 @@ def sweep_lock(folder: Location, say: Callable[[str], None] = print) -> SweepLoc
     return RemoteLock(folder, say) if isinstance(folder, RemotePath) else SweepLock(folder)
 
 
+def _machine() -> str:
+    """What tells this machine, as it is booted now and in this process namespace, from others of the same host name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"{uuid.getnode():x}"
+
+
 def _held(sweep: str, holder: str) -> UserError:
     return UserError(
         f"{sweep} is already being run ({holder}) on this storage; wait for it, stop it, or name another --storage"
@@ -39,9 +49,11 @@ class SweepLock:
         """``folder`` is the sweep's."""
         self.path = folder / "lock"
         self.file: Any = None
+        self._made: list[Path] = []
 
     def __enter__(self) -> Self:
         """Raises ``UserError`` if another driver holds it."""
+        self._made = [place for place in self.path.parents if not place.exists()]  # the lowest first
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.file = open(self.path, "a+")
         try:
@@ -56,8 +68,13 @@ class SweepLock:
         self.file.flush()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Let go."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Let go. Of a sweep that was refused before it wrote anything, nothing is left."""
+        if kind is not None and issubclass(kind, UserError) and self._made:
+            self.path.unlink(missing_ok=True)
+            with suppress(OSError):  # something else lies there
+                for place in self._made:
+                    place.rmdir()
         self.file.close()
 
 
@@ -117,7 +134,7 @@ class RemoteLock:
     @staticmethod
     def _dead_here(held: dict[str, Any]) -> bool:
         """Was the holder a process of this machine that is gone?"""
-        if held["host"] != socket.gethostname():
+        if (held["host"], held.get("machine")) != (socket.gethostname(), _machine()):
             return False
         try:
             os.kill(int(held["pid"]), 0)
@@ -141,7 +158,8 @@ class RemoteLock:
                 pass
 
     def _write(self) -> None:
-        holder = {"mark": self.mark, "host": socket.gethostname(), "pid": os.getpid(), "beat": time.time()}
+        holder = {"mark": self.mark, "host": socket.gethostname(), "machine": _machine(), "pid": os.getpid()}
+        holder["beat"] = time.time()
         self.path.write(json.dumps(holder).encode())
 
     def _read(self) -> dict[str, Any] | None:

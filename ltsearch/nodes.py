@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import socket
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,11 @@ from ltsearch.provenance import PACKAGES
 from ltsearch.spec import Resources
 from ltsearch.store import CellStore
 from trainables.errors import UserError
-from trainables.files import RemotePath
+from trainables.files import Location, RemotePath
 
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # what `ray up` leaves on the head
 LOOK_SECONDS = 2.0
+WAITED_SECONDS = 60.0
 ANSWER_SECONDS = 300.0  # a node's first task waits until Ray has sent it the tree
 
 
@@ -53,6 +56,8 @@ class Capacity:
         self.more = placement.at_most(resources, config) if config is not None else []
         self.nodes = list(look())
         self._looked = time.monotonic()
+        self._fitting = time.monotonic()  # when a trial last fitted
+        self.say: Callable[[str], None] = print
         self._changed: Callable[[Sequence[Node]], None] = lambda nodes: None
         placement.check(resources, self.nodes if placement.at_once(resources, self.nodes) else self.more or self.nodes)
 
@@ -70,7 +75,36 @@ class Capacity:
                 self.nodes = nodes
                 self._changed(nodes)
         fit = max(placement.at_once(self.resources, nodes) for nodes in (self.nodes, self.more))
+        if fit:
+            self._fitting = time.monotonic()
+        elif time.monotonic() - self._fitting > WAITED_SECONDS:
+            self._fitting = math.inf  # said once
+            need = placement.describe(self.resources)
+            self.say(
+                f"no node that is left has room for a trial ({self.resources.workers} × {need}): waiting for one to come back"
+            )
         return max(min(fit, self.resources.max_concurrent or fit), 1)
+
+
+# -- on a node --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a node must meet to train: nodes that join in mid-sweep were not there to be asked before."""
+
+    marker: Location  # a file that the driver holds in the storage
+    versions: Mapping[str, str]
+
+    def meet(self) -> None:
+        """Raises ``RuntimeError`` naming this node, if it does not see the storage or has other versions."""
+        where = f"node {socket.gethostname()}"
+        if not self.marker.exists():
+            raise RuntimeError(f"{where} does not see the storage of this sweep ({self.marker}): is it mounted there?")
+        try:
+            differ(self.versions, {where: versions()})
+        except UserError as error:
+            raise RuntimeError(str(error)) from None
 
 
 # -- before anything is started --------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ Tree = dict[str, Any]
 
 
 def nest(mapping: Mapping[str, Any]) -> Tree:
-    """``{"method.beta": 0.3}`` and ``{"method": {"beta": 0.3}}`` are the same."""
+    """``{"method.beta": 0.3}`` and ``{"method": {"beta": 0.3}}`` are the same; of both at once, what comes later stands."""
     tree: Tree = {}
     for key, value in mapping.items():
         node: Any = nest(value) if isinstance(value, Mapping) else value
@@ -21,6 +21,16 @@ def nest(mapping: Mapping[str, Any]) -> Tree:
             node = {part: node}
         tree = merge(tree, node)
     return tree
+
+
+def nest_key(key: str, value: Any) -> Tree:
+    """A dotted key of a study. Names in a search space have dots of their own."""
+    space = "search.space."
+    if key.startswith(space):
+        return {"search": {"space": {key.removeprefix(space): value}}}
+    if key == space.removesuffix("."):
+        return {"search": {"space": value}}
+    return nest({key: value})
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
@@ -59,6 +69,6 @@ def parse_assignment(text: str) -> Tree:
     if not equals or not key.strip():
         raise UserError(f"--set {text!r}: must be key=value, for example --set base.method.beta=0.5")
     try:
-        return nest({key.strip(): yaml.safe_load(value)})
+        return nest_key(key.strip(), yaml.safe_load(value))
     except yaml.YAMLError as error:
         raise UserError(f"--set {text!r}: the value is not YAML ({str(error).splitlines()[0]})") from None

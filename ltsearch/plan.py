@@ -297,7 +297,12 @@ def _check_space(search: Search, tree: Overrides, where: str) -> None:
         for value in parameter.sample_values():
             conditions = {k: (v[0] if isinstance(v, list) else v) for k, v in (parameter.when or {}).items()}
             over = spaces.overrides(search.space, {**conditions, name: value})
-            trial_config(merge(tree, nest(over)), f"{where}.space.{name}")
+            try:
+                trial_config(merge(tree, nest(over)), f"{where}.space.{name}")
+            except UserError as error:
+                if "valid integer" in str(error):
+                    raise UserError(f"{error}; search whole numbers with `int: [low, high]`, or a `choice`") from None
+                raise
 
 
 def search_cell(plan: Plan, chosen: Mapping[str, Any]) -> Cell:

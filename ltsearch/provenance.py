@@ -22,11 +22,17 @@ def collect() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    found["platform"] = f"{platform.system()} {platform.machine()}"
-    found["cpu"] = f"{_cpu()}, {usable_cpus()} usable"
+    return found | hardware()
+
+
+def hardware() -> dict[str, str]:
+    """Of this machine, which in a cluster is not every trial's."""
     gpus = gpu_names()
-    found["gpu"] = ", ".join(gpus) if gpus else "none"
-    return found
+    return {
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": f"{_cpu()}, {usable_cpus()} usable",
+        "gpu": ", ".join(gpus) if gpus else "none",
+    }
 
 
 def commit() -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from ltsearch.adaptive import seeds_now
 from ltsearch.jobs import Job, Listener, Outcome
+from ltsearch.patience import patiently
 from ltsearch.plan import Cell, Plan, teacher_label
 from ltsearch.records import SETTLED, CellRecord, Epoch, Status
 from ltsearch.search import SearchStudy
@@ -144,12 +145,12 @@ class Queue:
             held = next((job for job in self._held if self._may_go_on(job)), None)
             if held is not None and held.trial_number is not None:
                 self._held.remove(held)
-                number, cell = held.trial_number, held.cell
+                number, cell, retries = held.trial_number, held.cell, held.retries
             else:
                 asked = self.study.ask() if not self._held else None
                 if asked is None:
                     return None
-                number, cell = asked
+                (number, cell), retries = asked, 0
             if cell.id in self.running:
                 self._held.append(Job(cell, "search", f"trial {number}", trial_number=number))
                 return None
@@ -174,7 +175,7 @@ class Queue:
                     record = self.store.settle(record, Status.PRUNED)
                 self.study.tell(number, Status.PRUNED, record)
                 continue
-            return Job(cell, "search", f"trial {number}", trial_number=number)
+            return Job(cell, "search", f"trial {number}", trial_number=number, retries=retries)
         return None
 
     def _may_go_on(self, job: Job) -> bool:
@@ -224,18 +225,40 @@ class Queue:
 
     def end(self, job: Job, outcome: Outcome) -> None:
         """A job is over. Stopped and failed ones get their record here: their actor no longer can."""
+        outcome, record = patiently(lambda: self._settle(job, outcome))
         self.running.pop(job.cell.id, None)
-        record = self.store.read(job.cell.id)
-        if outcome.status in (Status.PRUNED, Status.FAILED) or record is None or record.status is Status.RUNNING:
-            record = record or self._bare_record(job)
-            seen = {e.epoch: e for e in [*record.history, *job.epochs_seen]}
-            history = [seen[number] for number in sorted(seen)]
-            record = self.store.settle(record.model_copy(update={"history": history}), outcome.status, outcome.error)
         if job.trial_number is not None and self.study is not None:
             self.study.tell(job.trial_number, outcome.status, record)
         self.ended.append((job, outcome))
         for listener in self.listeners:
             listener.ended(job, outcome)
+
+    def _settle(self, job: Job, outcome: Outcome) -> tuple[Outcome, CellRecord]:
+        """How the job really ended, and its record. What is settled stays so, whatever became of the trial afterwards."""
+        record = self.store.read(job.cell.id)
+        if record is not None and record.status in SETTLED:
+            failed = outcome.status is Status.FAILED
+            return Outcome(record.status, record.error) if failed else outcome, record
+        unable = (Status.PRUNED, Status.FAILED, Status.OUT_OF_MEMORY)  # its actor no longer writes it
+        if outcome.status in unable or record is None or record.status is Status.RUNNING:
+            record = record or self._bare_record(job)
+            seen = {e.epoch: e for e in [*record.history, *job.epochs_seen]}
+            history = [seen[number] for number in sorted(seen)]
+            record = self.store.settle(record.model_copy(update={"history": history}), outcome.status, outcome.error)
+        return outcome, record
+
+    def settle_early(self, job: Job, outcome: Outcome) -> None:
+        """Its record, while Tune still thinks that it goes on: it is not trained any more, and ends at its next step."""
+        patiently(lambda: self._settle(job, outcome))
+
+    def again(self, job: Job) -> None:
+        """A job whose process died before it had begun is put back."""
+        self.running.pop(job.cell.id, None)
+        job.retries += 1
+        if job.trial_number is None:
+            self._waiting.appendleft(job)
+        else:
+            self._held.append(job)
 
     @staticmethod
     def _bare_record(job: Job) -> CellRecord:

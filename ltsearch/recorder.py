@@ -10,6 +10,7 @@ from ltsearch.cells import recipes
 from ltsearch.records import (
     BEST_ON_TEST,
     ENSEMBLE_TOP1,
+    SETTLED,
     SINGLE_TOP1,
     SINGLE_TOP1_MAX,
     TEST,
@@ -67,8 +68,13 @@ class Recorder:
         return metrics
 
     def write(self) -> None:
-        """Before every checkpoint, so that the history never lacks an epoch that the checkpoint has."""
-        self.store.write(self.record)
+        """Before every checkpoint, so that the history never lacks an epoch that the checkpoint has.
+
+        What another sweep, which shares the cell, has finished in the meantime is not taken back.
+        """
+        current = self.store.read(self.record.cell)
+        if current is None or current.status not in SETTLED or current.fingerprint != self.record.fingerprint:
+            self.store.write(self.record)
 
     def settle(self, status: Status, error: str | None = None) -> None:
         """The record's last state."""

@@ -37,7 +37,8 @@ FINAL_ARTIFACT = "final.npz"
 
 # Metrics; every one of evaluation is prefixed with its split
 VAL, TEST, TRAIN = "val/", "test/", "train/"
-SINGLE_TOP1, SINGLE_TOP1_MAX, SINGLE_TOP5 = "single_top1", "single_top1_max", "single_top5"
+SINGLE_TOP1, SINGLE_TOP1_MAX = "single_top1", "single_top1_max"
+SINGLE_TOP5, SINGLE_TOP5_MAX = "single_top5", "single_top5_max"
 ENSEMBLE_TOP1, ENSEMBLE_TOP5 = "ensemble_top1", "ensemble_top5"
 SINGLE_ECE, ENSEMBLE_ECE = "single_ece", "ensemble_ece"
 KL_EXPERTS, KL_COPIES = "kl_experts", "kl_copies"
@@ -51,6 +52,7 @@ SCORES = (
     SINGLE_TOP1,
     SINGLE_TOP1_MAX,
     SINGLE_TOP5,
+    SINGLE_TOP5_MAX,
     ENSEMBLE_TOP1,
     ENSEMBLE_TOP5,
     SINGLE_ECE,

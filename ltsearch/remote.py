@@ -99,7 +99,12 @@ def attach(head: Head, args: argparse.Namespace, loaded: Loaded) -> int:
         )
     code = int(answer["exit"])
     if code in (0, 1):
-        fetch(head, loaded)
+        try:
+            fetch(head, loaded)
+        except UserError as error:
+            if code == 0:
+                raise
+            print(f"no report: {error}", file=sys.stderr)
     return code
 
 

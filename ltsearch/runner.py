@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ltsearch import cluster
+from ltsearch.nodes import Terms
 from ltsearch.provenance import usable_cpus
 from ltsearch.queue import Queue
 from ltsearch.spec import Resources
@@ -113,8 +114,12 @@ def run(
     provenance: Mapping[str, str],
     *,
     logs: bool,
+    terms: Terms | None = None,
+    pending: int = 1,
 ) -> None:
     """Run the queue until it is exhausted, ``capacity()`` trials at once.
+
+    ``terms``: what every node must meet. ``pending``: for how many trials at once a cluster that grows is asked for nodes.
 
     ``KeyboardInterrupt`` passes through; the store has what is needed to go on.
     """
@@ -122,20 +127,22 @@ def run(
         warnings.filterwarnings("ignore", module="ray")
         for name in ("ray", "ray.tune", "ray.air", "ray.train"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(pending)
     from ray import tune
-    from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
+    from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, TuneError
 
     from ltsearch.group import Layout
     from ltsearch.groups import Orphans
     from ltsearch.trial import CellTrial
-    from ltsearch.tune_adapters import Feeder, Stopper, TrialCallback
+    from ltsearch.tune_adapters import Feeder, Stopper, TrialCallback, tell_memory_apart
 
     layout = None
     if resources.workers > 1:
         spread = resources.placement == "spread"
         layout = Layout(resources.workers, resources.cpus_per_worker, resources.gpus_per_worker, spread)
     orphans = Orphans({i: layout.bundle() for i in range(layout.workers)}) if layout is not None else None
-    feeder = Feeder(queue, capacity, orphans, spare=layout is None)
+    feeder = Feeder(queue, capacity, orphans, spare=layout is None, max_failures=resources.max_failures)
+    tell_memory_apart()
     trainable = tune.with_resources(
         tune.with_parameters(
             CellTrial,
@@ -146,6 +153,7 @@ def run(
             checkpoint_seconds=resources.checkpoint_seconds,
             provenance=dict(provenance),
             layout=layout,
+            terms=terms,
             registry=orphans.registry if orphans is not None else None,
         ),
         # Tune does not see what a worker group reserves: how many trials run at once is bounded by the queue. The trial's
@@ -173,4 +181,10 @@ def run(
                 callbacks=[TrialCallback(feeder)],
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except TuneError:
+            if feeder.broken is None:
+                raise
+    if feeder.broken is not None:
+        raise feeder.broken

@@ -38,11 +38,11 @@ _TRIES = 30  # proposals that were all tried before, until an untried one is pic
 class SearchStudy:
     """Ask and tell, on top of Optuna."""
 
-    def __init__(self, plan: Plan, folder: Location, content: str = "") -> None:
+    def __init__(self, plan: Plan, folder: Location, content: str = "", *, create: bool = True) -> None:
         """Create or load the study.
 
         Its name holds a hash of what is searched and of the data set's ``content`` (its fingerprint): another space or other
-        images are another study.
+        images are another study. With ``create`` False nothing is written; raises ``KeyError`` if it is not there.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -50,16 +50,20 @@ class SearchStudy:
         assert plan.loaded.spec.search is not None
         self.plan = plan
         self.search: Search = plan.loaded.spec.search
-        self.study = self._open(JournalStorage(journal(folder)), f"{plan.loaded.sweep}-{self._hash(content)}")
+        name = f"{plan.loaded.sweep}-{self._hash(content)}"
+        self.study = self._open(JournalStorage(journal(folder)), name, create=create)
         self.stopped_by = ""
+        self.problem = ""  # why the search cannot go on, or what it cannot tell; empty if all is well
         self._resumable: list[int] | None = None  # not looked at before the first ask: another driver may be at work
 
-    def _open(self, storage: JournalStorage, name: str) -> optuna.Study:
+    def _open(self, storage: JournalStorage, name: str, *, create: bool) -> optuna.Study:
         """Load it, or create it if it is not there; loading writes nothing, which a driver at work elsewhere relies on."""
         options: dict[str, Any] = {"storage": storage, "sampler": self._sampler(0), "pruner": self._pruner()}
         try:
             return optuna.load_study(study_name=name, **options)
         except KeyError:
+            if not create:
+                raise
             up, down = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
             directions = [up if m.mode == "max" else down for m in self.search.metrics]
             return optuna.create_study(study_name=name, directions=directions, **options)
@@ -196,8 +200,14 @@ class SearchStudy:
 
     def _ask_untried(self) -> tuple[int, Cell] | None:
         """For a discrete space of which the sampler proposes what was tried: one of what was not, at random."""
+        everything = spaces.combinations(self.search.space)
+        if everything is None:
+            why = next((t.user_attrs[DROPPED] for t in reversed(self._trials()) if DROPPED in t.user_attrs), "")
+            self.problem = f"{_TRIES} proposals in a row could not be run, the last: {why}; narrow search.space"
+            self.stopped_by = self.problem
+            return None
         tried = {t.user_attrs.get(CELL) for t in self._trials()}
-        left = [c for c in spaces.combinations(self.search.space) or [] if self._id(c) not in {None, *tried}]
+        left = [c for c in everything if self._id(c) not in {None, *tried}]
         if not left:
             self.study.set_user_attr(EXHAUSTED, True)
             self._spent()
@@ -286,6 +296,8 @@ class SearchStudy:
             if all(value is not None for value in values):
                 self.study.tell(number, [float(v) for v in values if v is not None])
                 return
+            lacking = [metric.name for metric, value in zip(self.search.metrics, values, strict=True) if value is None]
+            self.problem = f"trial {number} finished without {', '.join(lacking)}; choose another metric"
         pruned = status in (Status.PRUNED, Status.DIVERGED) and len(self.search.metrics) == 1
         self.study.tell(number, state=TrialState.PRUNED if pruned else TrialState.FAIL)
 

@@ -32,32 +32,36 @@ def key(config: DataConfig) -> SourceKey:
 
 def signature(config: DataConfig, root: Path) -> str | None:
     """A hash of the paths, sizes and times of a data set's files; None if they are not there."""
-    if config.name == "digits":
+    return _signature(*key(config), root)
+
+
+def _signature(name: str, path: str | None, size: int | None, root: Path) -> str | None:
+    if name == "digits":
         from importlib.metadata import version
 
         files = [("scikit-learn", version("scikit-learn"), 0)]
     else:
-        folders = _FOLDERS.get(config.name, (config.path or config.name,))
+        folders = _FOLDERS.get(name, (path or name,))
         there = [root / f for f in folders if f and (root / f).is_dir()][:1]
-        pattern = "*.txt" if config.name in _LISTS else "*"
+        pattern = "*.txt" if name in _LISTS else "*"
         found = sorted(
-            p
-            for folder in there
-            for p in (folder.glob if config.name in _LISTS else folder.rglob)(pattern)
-            if p.is_file()
+            p for folder in there for p in (folder.glob if name in _LISTS else folder.rglob)(pattern) if p.is_file()
         )
         files = [(str(p.relative_to(root)), str(p.stat().st_size), p.stat().st_mtime_ns) for p in found]
     if not files:
         return None
-    return hashlib.sha256(repr((config.name, config.path, config.stored_size, files)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((name, path, size, files)).encode()).hexdigest()[:16]
 
 
-def stale_check(store: CellStore, root: Path) -> Callable[[CellRecord], bool]:
+def stale_check(
+    store: CellStore, root: Path, data: Mapping[SourceKey, Source] | None = None
+) -> Callable[[CellRecord], bool]:
     """A predicate: was this record made from another content of its data set than lies below ``root`` now?
 
-    Contents that have not been read since the files changed are unknown, and nothing is stale because of them.
+    Contents that have not been read since the files changed, and are not among ``data``, are unknown: nothing is stale because
+    of them.
     """
-    known: dict[SourceKey, str | None] = {}
+    known: dict[SourceKey, str | None] = {where: source.fingerprint for where, source in (data or {}).items()}
 
     def stale(record: CellRecord) -> bool:
         config = TrialConfig.model_validate(record.config).data
@@ -74,6 +78,30 @@ def content(store: CellStore, config: TrialConfig, root: Path) -> str | None:
     """The fingerprint of a configuration's data set as it lies there; None if it was not read since the files changed."""
     now = signature(config.data, root)
     return store.known_fingerprint(now) if now else None
+
+
+def unread(configs: Iterable[TrialConfig], store: CellStore, root: Path) -> dict[str, DataConfig]:
+    """Data sets, by name, whose files lie there but were not read since they came or changed: what is in them is not known."""
+    found: dict[SourceKey, DataConfig] = {}
+    for config in configs:
+        if key(config.data) not in found:
+            now = signature(config.data, root)
+            if now is not None and store.known_fingerprint(now) is None:
+                found[key(config.data)] = config.data
+    return {data.path or data.name: data for data in found.values()}
+
+
+def read_unread(
+    configs: Iterable[TrialConfig], store: CellStore, root: Path, say: Callable[[str], None]
+) -> dict[SourceKey, Source]:
+    """Read those, to know whether cells that are done are stale. Raises ``DataError``; writes nothing."""
+    from trainables.data import read_source
+
+    data: dict[SourceKey, Source] = {}
+    for name, config in unread(configs, store, root).items():
+        say(f"{name}: its files are new here, or have changed; reading them …")
+        data[key(config)] = read_source(config, root)
+    return data
 
 
 def read(
@@ -106,9 +134,9 @@ def read(
     return sources
 
 
-def remember(store: CellStore, configs: Iterable[TrialConfig], sources: Mapping[SourceKey, Source], root: Path) -> None:
+def remember(store: CellStore, data: Mapping[SourceKey, Source], root: Path) -> None:
     """Keep the fingerprints of what was read, so that the next start need not read it to know them."""
-    for data in {key(config.data): config.data for config in configs}.values():
-        now = signature(data, root)
-        if now is not None and store.known_fingerprint(now) != sources[key(data)].fingerprint:
-            store.remember_fingerprint(now, sources[key(data)].fingerprint)
+    for (name, path, size), source in data.items():
+        now = _signature(name, path, size, root)
+        if now is not None and store.known_fingerprint(now) != source.fingerprint:
+            store.remember_fingerprint(now, source.fingerprint)

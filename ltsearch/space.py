@@ -78,11 +78,19 @@ class Parameter(BaseModel):
         return None
 
     def sample_values(self) -> list[Scalar]:
-        """Values that stand for the range when a space is checked: all of a choice, both bounds of a range."""
+        """Values that stand for the range when a space is checked: all of a choice, else both bounds and one in between.
+
+        The one in between has a fraction, or lies on the second step: a key that takes whole numbers shows itself by it.
+        """
         if self.choice is not None:
             return list(self.choice)
-        bounds = self.uniform or self.loguniform or self.int_
-        return list(bounds) if bounds else []
+        if self.int_ is not None:
+            return list(self.int_)
+        if self.uniform is not None:
+            low, high = self.uniform
+            return [low, high, low + self.step if self.step else low + (high - low) * 0.6180339887]
+        low, high = self.loguniform or (1.0, 1.0)
+        return [low, high, low * (high / low) ** 0.6180339887]
 
     def describe(self) -> str:
         """``uniform [0.1, 0.9]`` and so on, with its condition."""

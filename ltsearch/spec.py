@@ -13,13 +13,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ltsearch.messages import explain, suggest
-from ltsearch.overrides import merge, nest
+from ltsearch.overrides import merge, nest, nest_key
 from ltsearch.records import SCORES, STEP_GMACS, TRAIN, VAL, FigureRequest, PairedTest, Published, PublishedTable
 from ltsearch.space import Parameter, check_space
 from ltsearch.yaml_file import read_yaml
 from trainables.config import TrialConfig
 from trainables.errors import UserError
 from trainables.methods import DEFAULT_METHOD, METHODS, options_class
+from trainables.methods.options import Checked
 
 Overrides = dict[str, Any]
 SEARCH_METRICS = (
@@ -32,11 +33,7 @@ SEARCH_METRICS = (
 )
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
-
-
-class Row(_Section):
+class Row(Checked):
     """One explicit row: ``base`` with components switched on, then ``set`` on top."""
 
     name: str
@@ -46,7 +43,7 @@ class Row(_Section):
     published: Published | None = Field(None, description="the published number this row answers to")
 
 
-class Grid(_Section):
+class Grid(Checked):
     """Every combination of the axes' values."""
 
     axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(description="values by configuration key")
@@ -55,7 +52,7 @@ class Grid(_Section):
     predict: Literal["single", "ensemble"] = "single"
 
 
-class Ablation(_Section):
+class Ablation(Checked):
     """Rows from a grammar; all take the same seeds, so that differences are paired."""
 
     components: dict[str, Overrides] = Field({}, description="what switching a component on overrides; null drops one")
@@ -96,7 +93,7 @@ class Ablation(_Section):
         return self
 
 
-class Metric(_Section):
+class Metric(Checked):
     """An objective of the search."""
 
     name: str = f"{VAL}ensemble_top1"
@@ -111,21 +108,21 @@ class Metric(_Section):
         return self
 
 
-class Asha(_Section):
+class Asha(Checked):
     """Asynchronous successive halving (Li et al., MLSys 2020)."""
 
     grace_epochs: int = Field(1, ge=1, description="no trial is stopped before this epoch")
     reduction_factor: int = Field(3, ge=2, description="one in so many goes on from each rung")
 
 
-class Confirm(_Section):
+class Confirm(Checked):
     """Winners are trained again, without taking validation out, and evaluated on the test set once."""
 
     top_k: int = Field(3, ge=1)
     seeds: int | list[int] = Field(3, description="how many, from 0 on, or which")
 
 
-class Search(_Section):
+class Search(Checked):
     """A search with Optuna over any configuration keys."""
 
     space: Annotated[dict[str, Parameter], Field(min_length=1)]
@@ -166,7 +163,7 @@ class Search(_Section):
         return self
 
 
-class Resources(_Section):
+class Resources(Checked):
     """What one trial holds. Never part of a cell's identity."""
 
     workers: int = Field(1, ge=1, description="data-parallel workers of a trial; its numbers do not depend on it")
@@ -180,14 +177,14 @@ class Resources(_Section):
     )
 
 
-class Tracking(_Section):
+class Tracking(Checked):
     """MLflow."""
 
     uri: str | None = Field(None, description="none: MLFLOW_TRACKING_URI, else sqlite:///mlflow.db")
     experiment: str | None = Field(None, description="none: the name of the spec")
 
 
-class Precision(_Section):
+class Precision(Checked):
     """When enough seeds have run."""
 
     ci_halfwidth: float = Field(
@@ -195,7 +192,7 @@ class Precision(_Section):
     )
 
 
-class AdaptiveSeeds(_Section):
+class AdaptiveSeeds(Checked):
     """Further seeds only for rows whose interval is still too wide."""
 
     min: int = Field(3, ge=2, description="seeds that every row gets")
@@ -209,7 +206,7 @@ class AdaptiveSeeds(_Section):
         return self
 
 
-class ReportOptions(_Section):
+class ReportOptions(Checked):
     """How the report is written."""
 
     title: str | None = None
@@ -220,7 +217,7 @@ class ReportOptions(_Section):
     paired_tests: list[PairedTest] = Field([], description="McNemar's test of two single runs, per image and per class")
 
 
-class SweepSpec(_Section):
+class SweepSpec(Checked):
     """A study: what is trained, which rows are compared, what is searched, on what."""
 
     extends: str | list[str] | None = Field(None, description="files, relative to this one, that this one overrides")
@@ -269,7 +266,7 @@ def trial_config(tree: Overrides, where: str) -> TrialConfig:
     except ValidationError as error:
         method = tree.get("method")
         name = method.get("name", DEFAULT_METHOD) if isinstance(method, dict) else None
-        special = {"method": options_class(name)} if name in METHODS else None
+        special = {"method": options_class(name)} if isinstance(name, str) and name in METHODS else None
         raise explain(error, TrialConfig, where, special) from None
 
 
@@ -322,6 +319,8 @@ def load(
             raise UserError(f"{file}: profiles.{name}: must be a mapping of overrides")
         if name == profile:
             merged = apply(tree, over)
+        else:
+            _check_profile(file, name, apply(tree, over))
     for assignment in assignments:
         merged = apply(merged, assignment)
     if seeds is not None:
@@ -331,6 +330,16 @@ def load(
     except ValidationError as error:
         raise explain(error, SweepSpec, str(file)) from None
     return Loaded(spec=spec, file=str(file), profile=profile)
+
+
+def _check_profile(file: Path, name: str, tree: dict[str, Any]) -> None:
+    """A profile that does not run now is to be right too; raises ``UserError``."""
+    where = f"{file}: profiles.{name}"
+    try:
+        spec = SweepSpec.model_validate(tree)
+    except ValidationError as error:
+        raise explain(error, SweepSpec, where) from None
+    trial_config(nest(spec.base), f"{where}: base")
 
 
 def apply(tree: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -346,10 +355,11 @@ def nest_outer(over: dict[str, Any]) -> dict[str, Any]:
     """Dotted keys of ``--set`` and profiles, down to but not into a search space, whose names have dots of their own."""
     out: dict[str, Any] = {}
     for key, value in over.items():
-        head, _, rest = key.partition(".")
-        if rest:
-            value = nest({rest: value})
-        out = merge(out, {head: value})
+        if key == "search" and isinstance(value, dict):
+            for inner, deeper in value.items():
+                out = merge(out, nest_key(f"search.{inner}", deeper))
+        else:
+            out = merge(out, nest_key(key, value) if "." in key else {key: value})
     return out
 
 

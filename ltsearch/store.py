@@ -11,6 +11,7 @@ import os
 import tempfile
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -101,7 +102,14 @@ class CellStore:
         self.write(settled)
         if status not in (Status.INTERRUPTED, Status.FAILED):
             (self.folder(record.cell) / CHECKPOINT).unlink(missing_ok=True)
+            self._sweep_up(record.cell)
         return settled
+
+    def _sweep_up(self, cell: str) -> None:
+        """Files that were being written when a process was killed."""
+        folder = self.folder(cell)
+        for left in folder.glob(".*.tmp") if isinstance(folder, Path) else ():
+            left.unlink(missing_ok=True)
 
     def clear(self, cell: str) -> None:
         """Forget a cell: its record first, so that a kill in between leaves no record without files."""
@@ -109,6 +117,7 @@ class CellStore:
         folder = self.folder(cell)
         for name in (RECORD, CHECKPOINT, FINAL_ARTIFACT, WEIGHTS):
             (folder / name).unlink(missing_ok=True)
+        self._sweep_up(cell)
 
     # -- what is known of the data sets ----------------------------------------------------------------------------------
 

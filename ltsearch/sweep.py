@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from ltsearch import adaptive, cluster, overrides, placement, sources
+from ltsearch import adaptive, cluster, outstanding, overrides, placement, sources
 from ltsearch.lock import sweep_lock
-from ltsearch.overview import overview, state
-from ltsearch.plan import Plan, make_plan, search_data, teacher_label
+from ltsearch.overview import overview
+from ltsearch.patience import StorageError
+from ltsearch.plan import Plan, make_plan
 from ltsearch.provenance import collect
-from ltsearch.records import SEARCH_ARTIFACT, SETTLED, CellRecord, PlanRecord, Status
-from ltsearch.spec import Loaded, Resources, load, seed_list
+from ltsearch.records import SEARCH_ARTIFACT, PlanRecord, Status
+from ltsearch.spec import Loaded, Resources, load
 from ltsearch.store import STORAGE_VARIABLE, CellStore, storage_root
 from trainables.config import TrialConfig
 from trainables.errors import UserError
@@ -30,6 +32,7 @@ from trainables.files import write_text
 if TYPE_CHECKING:
     from ltsearch.nodes import Capacity
     from ltsearch.search import SearchStudy
+    from ltsearch.tracking import Tracker
     from trainables.data import Source
 
 
@@ -55,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno not in NO_SPACE:
+        if error.errno not in NO_SPACE and not isinstance(error, StorageError):
             raise
         print(f"error: {error}; make room: nothing finished is lost, the same command goes on", file=sys.stderr)
         return 1
@@ -81,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--tracking-uri", help="MLflow (default: the study, MLFLOW_TRACKING_URI or sqlite:///mlflow.db)")
     p.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once")
     p.add_argument("--fresh", action="store_true", help="forget this study's cells and search, and run all of it again")
+    p.add_argument("--retry", action="store_true", help="run cells again that diverged or ran out of memory")
     p.add_argument("--ray-logs", action="store_true", help="show Ray's own messages")
     return p
 
@@ -90,14 +94,16 @@ def show_plan(args: argparse.Namespace, target: cluster.Cluster | None) -> int:
     plan = make_plan(load_spec(args))
     check_published(plan)
     store = CellStore(storage_root(args.storage))
-    stale = sources.stale_check(store, sources.data_root(args.data_root))
+    root = sources.data_root(args.data_root)
     where = "this machine"
     nodes: Sequence[placement.Node] | None = placement.this_machine()
     if target is not None:
         where, nodes = f"cluster {target.name}", None
     elif args.address:
         where, nodes = "the cluster", cluster.look(args.address)[1]
-    print(overview(plan, store, stale, nodes, where))
+    print(overview(plan, store, sources.stale_check(store, root), nodes, where))
+    for name in sources.unread(outstanding.settled_configs(plan, None, store), store, root):
+        print(f"{name}: its files are new here, or have changed: whether cells are stale is known once they are read")
     return 0
 
 
@@ -109,25 +115,33 @@ def sweep(args: argparse.Namespace) -> int:
     store = CellStore(storage_root(args.storage))
     root = sources.data_root(args.data_root)
 
-    from ltsearch import tracking
+    from ltsearch import tracking, tracking_store
 
     # Everything that can be wrong with the input is found here, before anything is written.
     if not args.address:
         placement.check(spec.resources, placement.this_machine())
     store.check_writable()
-    tracking.check(tracking.resolve_uri(args.tracking_uri, spec.tracking.uri))
-    folder, stale = store.sweep_folder(plan.loaded.sweep), sources.stale_check(store, root)
-    work = outstanding(plan, None if args.fresh else existing_study(plan, store, root), store, stale, args.fresh)
-    placement.check_workers(spec.resources, work)
+    check_report_folder(plan)
+    uri = tracking_store.resolve_uri(args.tracking_uri, spec.tracking.uri)
+    tracking_store.check(uri, tracking_store.experiment_name(spec))
     args.address, where = cluster.join(args.address) if args.address else (None, cluster.here())
     print(where, flush=True)
-    data = sources.read(work, root, say=print)
-    with sweep_lock(folder), ExitStack() as session:
+    before = None if args.fresh else outstanding.existing_study(plan, store, root)
+    data = sources.read_unread(outstanding.settled_configs(plan, before, store), store, root, say=print)
+    unwanted = outstanding.unwanted(args.fresh, args.retry, sources.stale_check(store, root, data))
+    work = outstanding.outstanding(plan, before, store, unwanted)
+    placement.check_workers(spec.resources, work)
+    data = sources.read(work, root, say=print, known=data)
+    outstanding.check_metrics(plan, data)
+    if not args.address:
+        warn_of_emulation(work, spec.resources)
+    with sweep_lock(store.sweep_folder(plan.loaded.sweep)), ExitStack() as session:
         capacity = join(args, spec.resources, store, session) if work else None
+        tracker = tracking.Tracker(uri, tracking_store.experiment_name(spec), plan.loaded.sweep, store, warn=print)
         if args.fresh:
-            forget(plan, store, existing_study(plan, store, root))
-        sources.remember(store, work, data, root)
-        return run_sweep(args, plan, store, data, capacity, session)
+            forget(plan, store, outstanding.existing_study(plan, store, root))
+        sources.remember(store, data, root)
+        return run_sweep(args, plan, store, data, capacity, tracker, session)
 
 
 def join(args: argparse.Namespace, resources: Resources, store: CellStore, session: ExitStack) -> Capacity:
@@ -147,39 +161,43 @@ def run_sweep(
     store: CellStore,
     data: dict[sources.SourceKey, Source],
     capacity: Capacity | None,
+    tracker: Tracker,
     session: ExitStack,
 ) -> int:
     """The sweep itself, with the lock held; ``capacity`` is None if nothing is left to run. Closes the ``session``."""
+    from ltsearch import nodes
     from ltsearch.progress import Progress
     from ltsearch.queue import Queue
     from ltsearch.runner import run
     from ltsearch.search import SearchStudy
     from ltsearch.status import StatusFile
-    from ltsearch.tracking import Tracker, resolve_uri, shown
+    from ltsearch.tracking_store import shown
 
-    spec = plan.loaded.spec
+    spec, folder = plan.loaded.spec, store.sweep_folder(plan.loaded.sweep)
     root = sources.data_root(args.data_root)
-    uri = resolve_uri(args.tracking_uri, spec.tracking.uri)
-    tracker = Tracker(uri, spec.tracking.experiment or spec.name, plan.loaded.sweep, store, warn=print)
+    uri = tracker.uri
     stale = sources.stale_check(store, root)
     study = None
     if plan.search_base is not None:
         content = sources.content(store, plan.search_base, root) or ""
-        study = SearchStudy(plan, store.sweep_folder(plan.loaded.sweep), content)
-    work = outstanding(plan, study, store, stale)
+        study = SearchStudy(plan, folder, content)
+    unwanted = outstanding.unwanted(False, args.retry, stale)
+    work = outstanding.outstanding(plan, study, store, unwanted)
     data = sources.read(work, root, say=print, known=data)
-    for cell in plan.cells:
-        if state(cell.id, store, stale) == "stale":
-            print(f"cell {cell.id}: its data set has another content than when it ran; it is run again")
+    for cell in [*plan.cells, *outstanding.confirmations(study)]:
+        record = store.read(cell.id)
+        if record is not None and unwanted(record):
+            if stale(record):
+                print(f"cell {cell.id}: its data set has another content than when it ran; it is run again")
             store.clear(cell.id)
 
     provenance = collect()
     tracker.open(plan_record(args, plan, provenance, store))
-    total, done = count(plan, study, store)
+    total, done = outstanding.count(plan, study, store)
     progress = Progress(plan.loaded.sweep, total, done)
-    status_file = StatusFile(store.sweep_folder(plan.loaded.sweep), plan.loaded.sweep, total, done)
+    status_file = StatusFile(folder, plan.loaded.sweep, total, done)
     queue = Queue(plan, store, study, [tracker, progress, status_file], stale)
-    tracker.rebuild(settled_cells(plan, study, store))
+    tracker.rebuild(outstanding.recorded_cells(plan, study, store))
     status = Status.INTERRUPTED
     try:
         if work and capacity is not None:
@@ -187,8 +205,20 @@ def run_sweep(
             print(
                 f"{plan.loaded.sweep}: {total - done} of {total} cells to run, {capacity()} at once; MLflow: {shown(uri)}"
             )
+            capacity.say = progress.say
+            terms = nodes.Terms(sweep_lock(folder).path, nodes.versions()) if args.address else None
+            growing = capacity() if capacity.more else 1
             with progress:
-                run(queue, spec.resources, capacity, data, provenance, logs=args.ray_logs)
+                run(
+                    queue,
+                    spec.resources,
+                    capacity,
+                    data,
+                    provenance,
+                    logs=args.ray_logs,
+                    terms=terms,
+                    pending=growing,
+                )
         else:
             print(f"{plan.loaded.sweep}: all {total} cells are finished, nothing to run; MLflow: {shown(uri)}")
         status = Status.FINISHED
@@ -197,100 +227,24 @@ def run_sweep(
         status_file.end()
         tracker.interrupt(queue.running.values())
         search = study.record() if study is not None else None
+        tracker.close(status, outstanding.all_cells(plan, study), plan_record(args, plan, provenance, store), search)
         if search is not None:
-            path = store.sweep_folder(plan.loaded.sweep) / SEARCH_ARTIFACT
-            write_text(path, search.model_dump_json(indent=1))
-        tracker.close(status, all_cells(plan, study), plan_record(args, plan, provenance, store), search)
+            with suppress(OSError):  # for `--plan`; the journal has it all
+                write_text(folder / SEARCH_ARTIFACT, search.model_dump_json(indent=1))
 
-    failed = [(job, outcome) for job, outcome in queue.ended if outcome.status not in (Status.FINISHED, Status.PRUNED)]
-    for job, outcome in failed:
-        print(f"{outcome.status}: {job.label} ({job.cell.id}): {outcome.error}", file=sys.stderr)
+    failures = outstanding.failures(plan, study, store, queue.ended)
+    for line in failures:
+        print(line, file=sys.stderr)
     try:
         report(plan, uri)
     except UserError as error:
-        if not failed:
+        if not failures:
             raise
         print(f"no report: {error}", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if failures else 0
 
 
-# -- what there is to do -------------------------------------------------------------------------------------------------
-
-
-def outstanding(
-    plan: Plan,
-    study: SearchStudy | None,
-    store: CellStore,
-    stale: Callable[[CellRecord], bool],
-    fresh: bool = False,
-) -> list[TrialConfig]:
-    """Configurations that are still to be trained; of a search that goes on, one for every data set it may use."""
-
-    def done(cell: str) -> bool:
-        record = None if fresh else store.read(cell)
-        return record is not None and record.status in SETTLED and not stale(record)
-
-    planned = plan.with_seeds(adaptive.seeds_now(plan, lambda cell: store.read(cell) if done(cell) else None))
-    left = [cell.config for cell in planned.cells if not done(cell.id)]
-    if plan.search_base is not None:
-        confirmations = [cell for _, cells in study.winners() for cell in cells] if study is not None else []
-        if study is None or not study.is_over() or not all(done(cell.id) for cell in confirmations):
-            left += [*search_data(plan), *(cell.config for cell in confirmations)]
-    return left
-
-
-def existing_study(plan: Plan, store: CellStore, root: Path) -> SearchStudy | None:
-    """The search as far as it has come on the data as it lies there; None if it has not begun."""
-    if plan.search_base is None:
-        return None
-    from ltsearch import journal
-    from ltsearch.search import SearchStudy
-
-    folder, content = store.sweep_folder(plan.loaded.sweep), sources.content(store, plan.search_base, root)
-    return SearchStudy(plan, folder, content) if content and journal.exists(folder) else None
-
-
-def is_settled(cell: str, store: CellStore) -> bool:
-    """Is there nothing more to be done for this cell?"""
-    record = store.read(cell)
-    return record is not None and record.status in SETTLED
-
-
-def count(plan: Plan, study: SearchStudy | None, store: CellStore) -> tuple[int, int]:
-    """How many cells the sweep has, and how many of them are done; of a search, as many as its budget allows."""
-    cells = plan.with_seeds(adaptive.seeds_now(plan, store.read)).cells
-    total, done = len(cells), sum(is_settled(cell.id, store) for cell in cells)
-    search = plan.loaded.spec.search
-    if study is not None and search is not None:
-        over = study.is_over()
-        confirmations = {cell.id for _, winners in study.winners() for cell in winners} - {cell.id for cell in cells}
-        asked = search.confirm.top_k * len(seed_list(search.confirm.seeds)) if search.confirm else 0
-        total += study.ended() if over else search.trials
-        total += len(confirmations) if over else asked
-        done += study.ended() + (sum(is_settled(cell, store) for cell in confirmations) if over else 0)
-    return total, done
-
-
-def all_cells(plan: Plan, study: SearchStudy | None) -> list[str]:
-    """Ids of every cell that the sweep has planned, searched or confirmed, each once."""
-    return list(dict.fromkeys(cell for cell, _, _ in _named_cells(plan, study)))
-
-
-def settled_cells(plan: Plan, study: SearchStudy | None, store: CellStore) -> list[tuple[str, str, str]]:
-    """Cells (id, stage, label) with a record, which MLflow must know even if it is new."""
-    return [named for named in _named_cells(plan, study) if store.read(named[0]) is not None]
-
-
-def _named_cells(plan: Plan, study: SearchStudy | None) -> list[tuple[str, str, str]]:
-    named = [(cell.id, "ablation", f"{row.label} · seed {cell.seed}") for row in plan.rows for cell in row.cells]
-    teachers = {teacher.id: teacher for row in plan.rows for cell in row.cells for teacher in cell.teachers}
-    named += [(teacher.id, "teacher", teacher_label(teacher)) for teacher in teachers.values()]
-    if study is not None:
-        named += [(trial.cell, "search", f"trial {trial.number}") for trial in study.record().trials if trial.cell]
-        for rank, (trial, cells) in enumerate(study.winners(), 1):
-            label = f"confirm {rank} (trial {trial.number})"
-            named += [(cell.id, "confirm", f"{label} · seed {cell.seed}") for cell in cells]
-    return named
+# -- before and after ----------------------------------------------------------------------------------------------------
 
 
 def plan_record(args: argparse.Namespace, plan: Plan, provenance: dict[str, str], store: CellStore) -> PlanRecord:
@@ -328,9 +282,6 @@ def command(args: argparse.Namespace) -> str:
     return " ".join(words)
 
 
-# -- before and after ----------------------------------------------------------------------------------------------------
-
-
 def load_spec(args: argparse.Namespace) -> Loaded:
     """The study with what the command line says on top; raises ``UserError``."""
     assignments = [overrides.parse_assignment(text) for text in args.set]
@@ -353,7 +304,7 @@ def parse_seeds(text: str | None) -> int | list[int] | None:
 
 def forget(plan: Plan, store: CellStore, study: SearchStudy | None) -> None:
     """``--fresh``: this study's cells and its search. Cells of other studies stay, unless they are the same."""
-    for cell_id, _, _ in _named_cells(plan, study):
+    for cell_id, _, _ in outstanding.named_cells(plan, study):
         store.clear(cell_id)
     if plan.search_base is not None:
         from ltsearch import journal
@@ -366,8 +317,36 @@ def forget(plan: Plan, store: CellStore, study: SearchStudy | None) -> None:
 def report(plan: Plan, uri: str) -> None:
     """Write the report. ``analysis`` is loaded by name: nothing here depends on it."""
     write = import_module("analysis.report").write_report
-    path = write(plan.loaded.sweep, uri, Path(plan.loaded.spec.report.folder) / plan.loaded.sweep)
+    folder = Path(plan.loaded.spec.report.folder) / plan.loaded.sweep
+    try:
+        path = write(plan.loaded.sweep, uri, folder)
+    except OSError as error:
+        raise UserError(
+            f"the report cannot be written to {folder} ({error.strerror or error}); all trials are kept: make room or name "
+            "another folder with --set report.folder=…, and type the command again"
+        ) from None
     print(f"report: {path}")
+
+
+def check_report_folder(plan: Plan) -> None:
+    """Raises ``UserError`` if the report could not be written; creates nothing."""
+    folder = Path(plan.loaded.spec.report.folder) / plan.loaded.sweep
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = "not writable" if there.is_dir() else "not a folder"
+        raise UserError(f"report.folder = {plan.loaded.spec.report.folder!r}: {there} is {why}; name another folder")
+
+
+def warn_of_emulation(work: Sequence[TrialConfig], resources: Resources) -> None:
+    """Trials' own warnings are not seen: the driver looks whether this machine multiplies what they ask for."""
+    asked = next((config for config in work if config.training.precision == "bf16"), None)
+    if asked is not None:
+        import torch
+
+        from trainables.precision import emulated
+
+        if text := emulated(asked, torch.device("cuda" if resources.gpus_per_worker else "cpu")):
+            print(f"warning: {text}")
 
 
 def check_published(plan: Plan) -> None:

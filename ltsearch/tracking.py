@@ -7,10 +7,7 @@ writing, in order: a slow or absent server holds up no trial.
 from __future__ import annotations
 
 import json
-import logging
-import os
 import queue
-import re
 import tempfile
 import threading
 import time
@@ -24,19 +21,13 @@ from ltsearch.jobs import Job, Outcome
 from ltsearch.overrides import flatten
 from ltsearch.records import CellRecord, Epoch, PlanRecord, SearchRecord, Status
 from ltsearch.store import CellStore
-from trainables.errors import UserError
+from ltsearch.tracking_store import connect, find_experiment, may_pass, shown
 from trainables.files import fetch
 
-DEFAULT_URI = "sqlite:///mlflow.db"
 HEARTBEAT_SECONDS = 30.0
 DEAD_AFTER_SECONDS = 180.0
 GIVE_UP_SECONDS = 600.0
 _ENDS = {Status.FINISHED: "FINISHED", Status.PRUNED: "KILLED", Status.INTERRUPTED: "KILLED", Status.RUNNING: "RUNNING"}
-
-
-def resolve_uri(option: str | None, spec: str | None) -> str:
-    """``--tracking-uri``, then the spec, then MLFLOW_TRACKING_URI, then a SQLite file in the working directory."""
-    return option or spec or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
 
 
 class Tracker:
@@ -51,6 +42,7 @@ class Tracker:
         self.logged: dict[str, int] = {}  # cell -> last epoch that is in MLflow
         self.begun: dict[str, str | None] = {}  # cell -> when the trial behind its run was started
         self._described: set[str] = set()  # cells whose parameters were logged
+        self._tried: set[tuple[str, str]] = set()  # runs that were asked for: cell, and when its trial was started
         self.parent = ""
         self._work: queue.Queue[Callable[[], object] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._write, daemon=True, name="mlflow-writer")
@@ -66,8 +58,11 @@ class Tracker:
         for run in sweeps:  # newest first
             if run.data.tags.get(r.TAG_SWEEP) == self.sweep:
                 self.parent = self.parent or run.info.run_id
+        at_work = self._at_work(sweeps)
         for run in trials:
             cell = run.data.tags.get(r.TAG_CELL, "")
+            if run.info.status == "RUNNING" and run.data.tags.get(r.TAG_PARENT) in at_work:
+                continue  # another sweep is training this cell: its run is left to it
             if cell not in self.runs:
                 self.runs[cell] = run.info.run_id
                 self.logged[cell] = int(run.data.metrics.get("epoch", 0))
@@ -103,6 +98,8 @@ class Tracker:
         self._work.put(finish)
         self._work.put(None)
         self._thread.join(GIVE_UP_SECONDS)
+        if self._thread.is_alive():
+            self.warn(f"MLflow at {shown(self.uri)}: gave up writing what is left; the same command completes it later")
 
     def rebuild(self, cells: Iterable[tuple[str, str, str]]) -> None:
         """Give settled cells (id, stage, label) that have no run, or only a part of one, their run from the record."""
@@ -112,7 +109,7 @@ class Tracker:
                 continue
             whole = self.logged.get(cell, -1) >= (record.history[-1].epoch if record.history else 0)
             if not whole or self.begun.get(cell) not in (None, f"{record.started:.3f}"):
-                self._work.put(partial(self._log_whole, record, stage, label))
+                self._work.put(partial(self._log_whole, record, stage, label, _now()))
 
     # -- Listener ----------------------------------------------------------------------------------------------------------
 
@@ -126,7 +123,7 @@ class Tracker:
 
     def epoch(self, job: Job, epoch: Epoch, per_class: dict[str, Any]) -> None:
         """Metrics of an epoch, once."""
-        self._work.put(lambda: self._log_epochs(job.cell.id, [epoch]))
+        self._work.put(partial(self._log_epochs, job.cell.id, [epoch], _now()))
 
     def retried(self, job: Job, error: str) -> None:
         """Kept on the run."""
@@ -140,7 +137,7 @@ class Tracker:
         """The whole record."""
         record = self.store.read(job.cell.id)
         if record is not None:
-            self._work.put(lambda: self._log_whole(record, job.stage, job.label))
+            self._work.put(partial(self._log_whole, record, job.stage, job.label, _now()))
 
     def interrupt(self, jobs: Iterable[Job]) -> None:
         """Mark what was running when the sweep was interrupted."""
@@ -171,22 +168,19 @@ class Tracker:
     def _nothing(self) -> None: ...
 
     def _insist(self, work: Callable[[], object]) -> None:
-        """Do it again until it works: what comes later waits, so the order stays. What is lost can be rebuilt."""
-        begun, pause = time.monotonic(), 0.5
+        """Do it again until it works: what comes later waits, so that the order stays and nothing is left out."""
+        pause = 0.5
         while True:
             try:
                 work()
                 return
             except Exception as error:  # MLflow raises its own, requests' and SQLAlchemy's
-                if time.monotonic() - begun > GIVE_UP_SECONDS:
-                    self.warn(
-                        f"MLflow at {shown(self.uri)}: gave up writing ({error}); the same command completes it later"
-                    )
+                said = shown(str(error).splitlines()[0][:200] if str(error) else type(error).__name__)
+                if not may_pass(error):
+                    self.warn(f"MLflow at {shown(self.uri)} refuses something ({said}); it is left out")
                     return
                 if pause == 0.5:
-                    self.warn(
-                        f"MLflow at {shown(self.uri)} does not take writes ({str(error).splitlines()[0][:200]}); waiting"
-                    )
+                    self.warn(f"MLflow at {shown(self.uri)} does not take writes ({said}); waiting")
                 time.sleep(pause)
                 pause = min(pause * 2, 10.0)
 
@@ -214,7 +208,9 @@ class Tracker:
                 r.TAG_EPOCHS: str(config["training"]["epochs"]),
                 r.TAG_STARTED: begun,
             }
-            run = self.client.create_run(self.experiment, run_name=label, tags=tags)
+            made = self._made_before(cell, begun) if (cell, begun) in self._tried else None
+            self._tried.add((cell, begun))
+            run = made or self.client.create_run(self.experiment, run_name=label, tags=tags)
             # Known from here on: if what follows fails and is tried again, it is this run that is completed.
             self.runs[cell], self.logged[cell], self.begun[cell] = run.info.run_id, 0, begun
         if cell not in self._described:
@@ -225,26 +221,35 @@ class Tracker:
             self._described.add(cell)
         return self.runs[cell]
 
-    def _log_epochs(self, cell: str, epochs: Iterable[Epoch]) -> None:
+    def _made_before(self, cell: str, begun: str) -> Any:
+        """The run of an attempt whose answer was lost; None if it did not get through."""
+        tags = {r.TAG_ROLE: "trial", r.TAG_CELL: cell, r.TAG_STARTED: begun, r.TAG_PARENT: self.parent}
+        query = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
+        return next(iter(self.client.search_runs([self.experiment], filter_string=query, max_results=1)), None)
+
+    def _log_epochs(self, cell: str, epochs: Iterable[Epoch], stamp: int) -> None:
+        """``stamp`` is the same however often it is tried: MLflow drops what it has already, to the millisecond."""
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
+        if cell not in self.runs:  # refused; the whole record comes at the trial's end
+            return
         for epoch in epochs:
             if epoch.epoch <= self.logged.get(cell, 0):
                 continue
             values = {**epoch.metrics, "epoch": float(epoch.epoch)}
-            metrics = [Metric(name, value, now, epoch.epoch) for name, value in values.items()]
+            metrics = [Metric(name, value, stamp, epoch.epoch) for name, value in values.items()]
             self.client.log_batch(self.runs[cell], metrics=metrics)
             self.logged[cell] = epoch.epoch
 
-    def _log_whole(self, record: CellRecord, stage: str, label: str) -> None:
+    def _log_whole(self, record: CellRecord, stage: str, label: str, stamp: int) -> None:
         """All of a settled record: epochs that are missing, totals, artifacts, tags and the end."""
+        from mlflow.entities import Metric
+
         run_id = self._ensure_run(record.cell, stage, label, record.config, record.started)
-        self._log_epochs(record.cell, record.history)
+        self._log_epochs(record.cell, record.history, stamp)
         if record.history:
-            self.client.log_metric(
-                run_id, "total_seconds", record.final["total_seconds"], step=record.history[-1].epoch
-            )
+            total = Metric("total_seconds", record.final["total_seconds"], stamp, record.history[-1].epoch)
+            self.client.log_batch(run_id, metrics=[total])
         for tag, value in {
             r.TAG_FINGERPRINT: record.fingerprint,
             r.TAG_RECIPES: json.dumps(record.recipes, sort_keys=True),
@@ -264,14 +269,9 @@ class Tracker:
     # -- helpers -------------------------------------------------------------------------------------------------------------
 
     def _experiment(self) -> str:
-        found = self.client.get_experiment_by_name(self.experiment_name)
-        if found is not None and found.lifecycle_stage == "active":
-            return str(found.experiment_id)
+        found = find_experiment(self.client, self.experiment_name, self.uri)
         if found is not None:
-            raise UserError(
-                f"tracking.experiment = {self.experiment_name!r} was deleted in MLflow at {shown(self.uri)}; restore it with "
-                "`mlflow experiments restore`, or name another in tracking.experiment"
-            )
+            return found
         location = None
         if self.uri.startswith("sqlite:///"):  # beside the database, wherever later commands are run
             location = (Path(self.uri.removeprefix("sqlite:///")).absolute().parent / "mlruns").as_uri()
@@ -295,17 +295,22 @@ class Tracker:
 
     def _end_dead(self, sweeps: list[Any], trials: list[Any]) -> None:
         """Runs whose driver is gone: those of this sweep, whose lock we hold, and those without a heartbeat."""
-        alive = {
+        at_work = self._at_work(sweeps)
+        for run in [*sweeps, *trials]:
+            parent = run.data.tags.get(r.TAG_PARENT, run.info.run_id)
+            if run.info.status == "RUNNING" and parent not in at_work:
+                self.client.set_tag(run.info.run_id, r.TAG_STATUS, str(Status.INTERRUPTED))
+                self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def _at_work(self, sweeps: list[Any]) -> set[str]:
+        """Runs of other sweeps whose drivers have given a sign of life."""
+        return {
             run.info.run_id
             for run in sweeps
             if run.data.tags.get(r.TAG_SWEEP) != self.sweep
+            and run.info.status == "RUNNING"
             and time.time() - float(run.data.tags.get(r.TAG_HEARTBEAT, 0)) < DEAD_AFTER_SECONDS
         }
-        for run in [*sweeps, *trials]:
-            parent = run.data.tags.get(r.TAG_PARENT, run.info.run_id)
-            if run.info.status == "RUNNING" and parent not in alive:
-                self.client.set_tag(run.info.run_id, r.TAG_STATUS, str(Status.INTERRUPTED))
-                self.client.set_terminated(run.info.run_id, "KILLED")
 
     def _log_text(self, run_id: str, name: str, text: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -318,43 +323,5 @@ def _named(record: CellRecord) -> dict[str, Any]:
     return {"classes": record.class_names, "class_counts": record.class_counts, "accuracy": record.per_class}
 
 
-def check(uri: str) -> None:
-    """Raises ``UserError`` if a tracking server does not answer; a database is looked at when it is opened."""
-    if uri.startswith(("http://", "https://")):
-        connect(uri)
-
-
-def shown(uri: str) -> str:
-    """A tracking URI for messages and logs: without user and password."""
-    return re.sub(r"(://)[^/@]*@", r"\1", uri)
-
-
-def connect(uri: str) -> Any:
-    """An MLflow client whose server has answered; raises ``UserError``."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a line for every run that ends
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-    patience = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
-    before = {name: os.environ.get(name) for name in patience}
-    os.environ.update({name: value for name, value in patience.items() if before[name] is None})
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        from mlflow import MlflowClient
-
-        client = MlflowClient(tracking_uri=uri)
-        client.search_experiments(max_results=1)
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        return client
-    except Exception as error:  # MLflow raises its own, requests' and SQLAlchemy's
-        first = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"tracking server {shown(uri)}: does not answer ({first}); start it, name another with --tracking-uri or "
-            f"MLFLOW_TRACKING_URI, or leave both out for {DEFAULT_URI}"
-        ) from None
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
+def _now() -> int:
+    return int(time.time() * 1000)

@@ -14,8 +14,10 @@ import ray
 from ray import tune
 
 from ltsearch.group import Layout, WorkerGroup
+from ltsearch.nodes import Terms
+from ltsearch.provenance import hardware
 from ltsearch.recorder import Recorder
-from ltsearch.records import Status
+from ltsearch.records import SETTLED, CellRecord, Epoch, Status
 from ltsearch.store import WEIGHTS, CellStore
 from trainables.config import TrialConfig
 
@@ -38,13 +40,18 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
         checkpoint_seconds: float = 30.0,
         provenance: Mapping[str, str] | None = None,
         layout: Layout | None = None,
+        terms: Terms | None = None,
         registry: Any = None,
     ) -> None:
         """Once an actor; with a ``layout``, trials are trained by a group of workers.
 
-        ``sources`` lie in the object store, shared by all actors of a machine.
+        ``sources`` lie in the object store, shared by all actors of a machine. Raises ``RuntimeError`` if this node does not
+        meet the ``terms``.
         """
         import torch
+
+        if terms is not None:
+            terms.meet()
 
         # With more threads than CPUs held, trials that run side by side fight for the cores.
         torch.set_num_threads(max(1, int(cpus)))
@@ -54,15 +61,21 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
         self.sources = sources or {}
         self.store = CellStore(storage)
         self.checkpoint_seconds = checkpoint_seconds
-        self.provenance = dict(provenance or {})
-        self.layout, self.registry = layout, registry
+        self.provenance = {**(provenance or {}), **hardware()}  # of this node, which may not be the driver's
+        self.settled: CellRecord | None = None
+        self.recorder: Recorder
+        self.run: Generator[Report]
+        self.layout, self.registry, self.terms = layout, registry, terms
         self.group: WorkerGroup | None = None
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """The next cell, in the same process and with the same workers."""
         self.run.close()
-        self._begin(new_config)
+        try:
+            self._begin(new_config)
+        except Exception as error:
+            self.run = _failing(error)  # in its first epoch: Tune retries what fails there, and not what fails here
         return True
 
     def cleanup(self) -> None:
@@ -78,9 +91,16 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
 
         config = TrialConfig.model_validate_json(job["trial"])
         data = split(config.data, self.sources[source_key(config.data)])
+        record = self.store.read(job["cell"])
+        known = record is not None and record.status in SETTLED and record.fingerprint in ("", data.fingerprint)
+        # Its process died between the record and the driver's hearing of it, or another sweep has trained it meanwhile.
+        self.settled = record if known else None
+        if known:
+            self.run = _failing(RuntimeError("the cell is settled"))  # never asked: see `step`
+            return
         self.recorder = Recorder(self.store, job["cell"], config, data, job["started"], self.provenance)
         if self.layout is not None and config.synthetic is None:
-            self.run: Generator[Report] = self._workers().train(job)
+            self.run = self._workers().train(job)
             return
         train = training.train if config.synthetic is None else synthetic.train
         self.run = train(
@@ -112,12 +132,16 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
                     "checkpoint_seconds": self.checkpoint_seconds,
                     "provenance": self.provenance,
                     "registry": self.registry,
+                    "terms": self.terms,
                 },
             )
         return self.group
 
     def step(self) -> dict[str, Any]:
         """Train one epoch. Divergence and exhausted memory end the trial for good; other errors are Tune's to retry."""
+        if self.settled is not None:
+            last = self.settled.history[-1] if self.settled.history else Epoch(epoch=0, metrics={})
+            return self._result(self.settled.status, last.epoch, last.metrics, self.settled.per_class)
         try:
             report = next(self.run)
         except (RuntimeError, MemoryError) as error:
@@ -150,6 +174,12 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """See ``save_checkpoint``."""
+
+
+def _failing(error: Exception) -> Generator[Report]:
+    """A run that raises in its first epoch."""
+    yield from ()
+    raise error
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from typing import Any, BinaryIO
 
 import torch
@@ -45,10 +46,12 @@ def save(path: Location, state: dict[str, Any]) -> None:
 
 
 def load(path: Location) -> dict[str, Any] | None:
-    """The checkpoint, or None if there is none. Loads tensors and plain values only, never code."""
+    """The checkpoint; None if there is none, or what lies there is none. Loads tensors and plain values only, never code."""
     try:
         source = io.BytesIO(path.read_bytes()) if isinstance(path, RemotePath) else path
         state: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None
-    return state
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError):  # a damaged file, or a stranger's
+        return None
+    return state if isinstance(state, dict) else None

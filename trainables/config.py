@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
 from trainables.methods import DEFAULT_METHOD, METHODS, options_class
 from trainables.methods.ncl_pp.options import NCLppOptions
-from trainables.methods.options import MethodOptions
+from trainables.methods.options import Checked, MethodOptions
 
 Dataset = Literal["digits", "cifar10", "cifar100", "imagenet_lt", "places_lt", "inaturalist2018", "parquet", "folder"]
 Policy = Literal["none", "sim", "rand", "auto", "mixup"]
@@ -23,9 +23,9 @@ Backbone = Literal[
 CIFAR_BACKBONES: tuple[str, ...] = get_args(Backbone)[:6]
 
 
-class _Section(BaseModel):
+class _Section(Checked):
     # validate_default: a default that breaks a rule is a bug to be seen, not a special case.
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(validate_default=True)
 
 
 class ImbalanceConfig(_Section):
@@ -204,7 +204,7 @@ class TrialConfig(_Section):
         if not isinstance(value, dict):
             raise ValueError("must be a mapping with a `name`; known methods: " + ", ".join(METHODS))
         name = value.get("name", DEFAULT_METHOD)
-        if name not in METHODS:
+        if not isinstance(name, str) or name not in METHODS:
             raise ValueError(f"unknown method {name!r}; known methods: " + ", ".join(METHODS))
         return options_class(name).model_validate(value)
 

@@ -67,11 +67,12 @@ def evaluation_metrics(
     labels = labels.to(logits.device)
     ensemble = logits.mean(0)
     top1, ensemble_top1 = hits(logits, labels, 1), hits(ensemble, labels, 1)
-    single = top1.double().mean(-1)  # [K]
+    single, top5 = top1.double().mean(-1), hits(logits, labels, 5).double().mean(-1)  # [K]
     scalars = {
         "single_top1": float(single.mean()),
         "single_top1_max": float(single.max()),
-        "single_top5": float(hits(logits, labels, 5).double().mean()),
+        "single_top5": float(top5.mean()),
+        "single_top5_max": float(top5.max()),
         "ensemble_top1": float(ensemble_top1.double().mean()),
         "ensemble_top5": float(hits(ensemble, labels, 5).double().mean()),
         "single_ece": sum(expected_calibration_error(logits[k], labels) for k in range(experts)) / experts,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +40,14 @@ class Parallel:
         """What a mean over this worker's part is multiplied with so that the mean over workers is the mean over ``B``."""
         return len(self.shard(batch)) * self.workers / len(batch) if self.workers > 1 else 1.0
 
+    def largest(self, value: float) -> float:
+        """The largest of the workers' values, on all of them."""
+        if self.workers == 1:
+            return value
+        found = torch.tensor([value], dtype=torch.float64, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+        dist.all_reduce(found, op=dist.ReduceOp.MAX)
+        return float(found)
+
     def mean(self, values: Tensor) -> Tensor:
         """The mean over workers, on all of them."""
         if self.workers > 1:
@@ -56,9 +66,9 @@ class Parallel:
     def throughput(self, images: int, seconds: float, under_way: float) -> dict[str, float]:
         """Metrics of an epoch in which this worker trained on ``images``; nothing for a worker alone.
 
-        ``parallel/allreduce_share``: the share of the time in which gradients were under way between workers (which may overlap
-        with the backward pass), mean over workers. ``parallel/node<i>_images_per_second``: images that the workers of a node
-        train per second of the rest, so that a slow node shows: the others wait for it.
+        ``parallel/allreduce_share``: the share of the time in which gradients (which may overlap with the backward pass) or, on
+        CPUs, sums of BatchNorm were under way between workers, mean over workers. ``parallel/node<i>_images_per_second``:
+        images that the workers of a node train per second of the rest, so that a slow node shows: the others wait for it.
         """
         if self.workers == 1:
             return {}
@@ -83,8 +93,11 @@ class Parallel:
         return values[0]
 
 
-class GradientTraffic:
-    """DDP's own all-reduce of gradients, timed: the seconds in which one was under way."""
+class Traffic:
+    """What goes between workers in an epoch, timed: the seconds in which an all-reduce was under way.
+
+    That of gradients is DDP's own; on CPUs BatchNorm's are counted too (on GPUs torch's ``SyncBatchNorm`` makes them).
+    """
 
     def __init__(self, device: torch.device) -> None:
         """On GPUs it is timed by their events, since the host does not wait for it (never run on one)."""
@@ -103,6 +116,15 @@ class GradientTraffic:
 
         under_way: torch.futures.Future[Tensor] = allreduce_hook(dist.group.WORLD, bucket).then(end)
         return under_way
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Count what happens inside."""
+        begun = self._begin()
+        try:
+            yield
+        finally:
+            self._end(begun)
 
     def _begin(self) -> torch.cuda.Event | None:
         if self.cuda:
@@ -138,20 +160,23 @@ class GradientTraffic:
 
 class _AllReduce(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
+    def forward(ctx: Any, values: Tensor, traffic: Traffic) -> Tensor:
+        ctx.traffic = traffic
         total = values.clone()
-        dist.all_reduce(total)
+        with traffic.under_way():
+            dist.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         # Every worker's loss depends on this worker's values through the sum.
         total = gradients[0].clone()
-        dist.all_reduce(total)
-        return total
+        with ctx.traffic.under_way():
+            dist.all_reduce(total)
+        return total, None
 
 
-def sum_over_workers(values: Tensor) -> Tensor:
+def sum_over_workers(values: Tensor, traffic: Traffic) -> Tensor:
     """The sum over workers, with gradients back to each of them."""
-    summed: Tensor = _AllReduce.apply(values)  # type: ignore[no-untyped-call]
+    summed: Tensor = _AllReduce.apply(values, traffic)  # type: ignore[no-untyped-call]
     return summed

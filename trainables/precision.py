@@ -23,15 +23,20 @@ def autocast(config: TrialConfig, device: torch.device) -> AbstractContextManage
     return nullcontext()
 
 
-def warn_if_emulated(config: TrialConfig, device: torch.device) -> None:
-    """Warn where bf16 is asked for and the hardware has no instructions for it: the numbers hold, the speed does not."""
+def emulated(config: TrialConfig, device: torch.device) -> str | None:
+    """What to tell where bf16 is asked for and the hardware has no instructions for it; None if all is well."""
     if config.training.precision != "bf16":
-        return
+        return None
     if device.type == "cuda":
         there = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         there = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    if not there:
-        warnings.warn(
-            f"precision: bf16 is emulated on this {device.type} device and may be slower than fp32", stacklevel=2
-        )
+    if there:
+        return None
+    return f"precision: bf16 is emulated on this {device.type} device: the numbers hold, but it may be slower than fp32"
+
+
+def warn_if_emulated(config: TrialConfig, device: torch.device) -> None:
+    """Warn in that case."""
+    if text := emulated(config, device):
+        warnings.warn(text, stacklevel=2)

@@ -31,7 +31,7 @@ from trainables.methods import method_class
 from trainables.methods.base import Batch, Method
 from trainables.metrics import hits
 from trainables.models import batch_norm
-from trainables.parallel import GradientTraffic, Parallel
+from trainables.parallel import Parallel, Traffic
 from trainables.precision import autocast, dtype_of, warn_if_emulated
 
 
@@ -87,7 +87,7 @@ def train(config: TrialConfig, data: TrialData, run: RunOptions) -> Generator[Re
             if done and run.keep_final and run.folder is not None and run.parallel.leads:
                 write_final(run.folder, trial.model, data, config, run.device, evaluation)
         metrics["seconds"] = time.monotonic() - started
-        metrics["peak_memory_bytes"] = float(memory.peak(run.device))
+        metrics["peak_memory_bytes"] = run.parallel.largest(float(memory.peak(run.device)))
         # What is not finite is absent: no store of numbers agrees with another on how to keep it.
         yield Report(trial.epoch, {k: v for k, v in metrics.items() if math.isfinite(v)}, per_class, done=done)
         # After the report was taken: whoever keeps the history has this epoch before the checkpoint says so.
@@ -133,11 +133,11 @@ class _Trial:
         counts = torch.from_numpy(data.class_counts)
         self.model = models.build(config.model, len(counts), config.seed)
         groups, copies = config.training.batch_norm_groups, config.augmentation.copies
-        batch_norm.convert(self.model, run.parallel, groups, copies, run.device)
+        self.traffic = Traffic(run.device)
+        batch_norm.convert(self.model, run.parallel, groups, copies, run.device, self.traffic)
         self.model.to(run.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.method = method_class(config.method.name)(config, counts).to(run.device, dtype)
         self.teachers = self._load_teachers(len(counts))
-        self.traffic = GradientTraffic(run.device)
         self.step = self._wrapped(_Step(self.model, self.method, config))
         self.optimizer = optim.build(config.optimizer, self.model, self.method)
         a = config.augmentation

@@ -10,7 +10,8 @@ from ltsearch.jobs import Job, Outcome
 from ltsearch.plan import make_cell
 from ltsearch.records import TAG_ROLE, TAG_STATUS, CellRecord, Epoch, PlanRecord, Status
 from ltsearch.store import CellStore
-from ltsearch.tracking import Tracker, connect
+from ltsearch.tracking import Tracker
+from ltsearch.tracking_store import connect
 from tests.ltsearch.helpers import study
 
 PLAN = PlanRecord(sweep="s", name="s", profile=None, question="")

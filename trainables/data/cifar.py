@@ -22,7 +22,7 @@ def read(config: DataConfig, root: Path) -> Source:
     cls = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[config.name]
     archive, extracted = root / cls.filename, root / cls.base_folder
     folder = root / config.name
-    if not archive.exists() and not extracted.exists() and any(folder.glob("*.parquet")):
+    if not archive.exists() and not extracted.exists() and any(folder.rglob("*.parquet")):
         return parquet.read_folder(config.name, folder, config.stored_size, MEAN, STD)
     download = not extracted.exists()
     try:

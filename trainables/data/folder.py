@@ -38,6 +38,13 @@ def read(config: DataConfig, root: Path) -> Source:
     )
 
 
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror or error}); replace or remove it") from None
+
+
 def _read_part(folder: Path, names: tuple[str, ...], size: int | None) -> Part:
     strangers = sorted(d.name for d in folder.iterdir() if d.is_dir() and d.name not in names)
     if strangers:
@@ -46,7 +53,7 @@ def _read_part(folder: Path, names: tuple[str, ...], size: int | None) -> Part:
     labels: list[int] = []
     for label, name in enumerate(names):
         files = sorted(f for f in (folder / name).glob("*") if f.suffix.lower() in SUFFIXES)
-        images += [decode(f.read_bytes(), size, str(f)) for f in files]
+        images += [decode(_content(f), size, str(f)) for f in files]
         labels += [label] * len(files)
     if not images:
         raise DataError(f"{folder}: no images ({', '.join(sorted(SUFFIXES))})")

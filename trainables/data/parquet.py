@@ -52,6 +52,11 @@ def read_folder(
     validation = _read_part(files["validation"], size, names) if files["validation"] and files["test"] else None
     if names is None:
         top = max(int(part.labels.max()) for part in (train_part, test_part))
+        if top >= len(train_part.labels):
+            raise DataError(
+                f"{name}: labels go up to {top}, but there are {len(train_part.labels)} training images; declare the class "
+                "names in the schema's `huggingface` metadata, or number the classes from 0 without gaps"
+            )
         names = tuple(str(j) for j in range(top + 1))
     return make_source(name, names, train_part, test_part, mean, std, validation)
 
@@ -103,6 +108,10 @@ def _class_names(file: Path) -> tuple[str, ...] | None:
     _, label = _columns(file)
     names = _features(_schema(file)).get(label, {}).get("names")
     if isinstance(names, dict):  # older writers: {"0": "airplane", ...}
+        if not all(str(key).isdigit() for key in names):
+            raise DataError(
+                f"{file}: the class names of {label!r} in the `huggingface` metadata are not numbered: {names!r:.200}"
+            )
         names = [names[key] for key in sorted(names, key=int)]
     return tuple(map(str, names)) if isinstance(names, list) and names else None
 

@@ -53,6 +53,11 @@ def make_source(
     fingerprint: str | None = None,
 ) -> Source:
     """Check labels and classes and take the fingerprint, unless it is given; raises ``DataError`` naming what is wrong."""
+    height, width = train.images.shape[2:]
+    if height != width:
+        raise DataError(
+            f"{name}: images are {width}×{height} pixels, and must be square; set data.image_size to resize them"
+        )
     classes = len(class_names)
     for part_name, part in (("train", train), ("test", test), ("validation", validation)):
         if part is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trainables.parallel import Parallel, sum_over_workers
+from trainables.parallel import Parallel, Traffic, sum_over_workers
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):
@@ -19,13 +19,16 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
     way the same with every W. Running statistics are the mean over the groups, on all workers alike.
     """
 
-    def __init__(self, like: nn.BatchNorm2d, parallel: Parallel, groups: int, copies: int) -> None:
+    def __init__(
+        self, like: nn.BatchNorm2d, parallel: Parallel, groups: int, copies: int, traffic: Traffic | None = None
+    ) -> None:
         """Take over the parameters of ``like``; raises ``ValueError`` if the groups cannot be laid out."""
         super().__init__(like.num_features, like.eps, like.momentum, like.affine, like.track_running_stats)
         if groups > 1 and groups % parallel.workers:
             raise ValueError(f"{groups} groups of BatchNorm cannot be split over {parallel.workers} workers")
         self.load_state_dict(like.state_dict())
         self.parallel, self.groups, self.copies = parallel, groups, copies
+        self.traffic = traffic or Traffic(torch.device("cpu"))
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T·b, C, H, W]``, copy by copy."""
@@ -44,7 +47,7 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         count = exact.new_full((here, 1), parts.numel() / (here * self.num_features))
         sums = torch.cat([shifted.sum(dims), shifted.square().sum(dims), count], dim=1)  # [g, 2·C + 1]
         if whole and self.parallel.workers > 1:
-            sums = sum_over_workers(sums)
+            sums = sum_over_workers(sums, self.traffic)
         total, squares, n = sums.split([self.num_features, self.num_features, 1], dim=1)
         mean = total / n  # of what is left
         variance = (squares / n - mean.square()).clamp_min(0)
@@ -65,7 +68,9 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
             self.num_batches_tracked.add_(1)
 
 
-def convert(model: nn.Module, parallel: Parallel, groups: int, copies: int, device: torch.device) -> nn.Module:
+def convert(
+    model: nn.Module, parallel: Parallel, groups: int, copies: int, device: torch.device, traffic: Traffic
+) -> nn.Module:
     """Replace every BatchNorm where the plain one would not do: with several workers, or with groups.
 
     On GPUs, synchronising over the whole batch is torch's ``SyncBatchNorm``.
@@ -78,6 +83,6 @@ def convert(model: nn.Module, parallel: Parallel, groups: int, copies: int, devi
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.BatchNorm2d):
-                made = GroupedBatchNorm2d(child, parallel, groups, copies)
+                made = GroupedBatchNorm2d(child, parallel, groups, copies, traffic)
                 setattr(module, name, made.to(child.weight))
     return model
