@@ -30,7 +30,7 @@ from analysis.markdown import table
 from benchmarks.soak_studies import STUDIES
 from benchmarks.sweeps import ROOT
 from ltsearch.provenance import collect
-from ltsearch.records import SETTLED, CellRecord
+from ltsearch.records import SETTLED, CellRecord, Status
 from ltsearch.status import SweepStatus, read
 from ltsearch.store import CellStore
 
@@ -72,6 +72,7 @@ class Soak:
         )
         self.nodes: list[Any] = []
         self.driver: subprocess.Popen[bytes] | None = None
+        self.unasked: list[int] = []  # exit codes of drivers that ended, and were not ended, before all was done
         self.drive()
 
     # -- parts -----------------------------------------------------------------------------------------------------------
@@ -134,8 +135,9 @@ class Soak:
         return {cell: record for cell in cells if (record := self.store.read(cell)) is not None}
 
     def settled(self) -> dict[str, CellRecord]:
-        """Those that are done."""
-        return {cell: record for cell, record in self.records().items() if record.status in SETTLED}
+        """Those that are done, or were stopped by the search."""
+        done = {*SETTLED, Status.PRUNED}
+        return {cell: record for cell, record in self.records().items() if record.status in done}
 
     def processes(self, *names: str) -> list[int]:
         """Of this cluster, by what their command begins with."""
@@ -251,15 +253,20 @@ class Soak:
             return False
         if self.driver.returncode == 0:
             return True
+        self.unasked.append(self.driver.returncode)
         self.drive()
         return False
+
+    def tracebacks(self) -> int:
+        """How many the drivers have printed."""
+        return (self.folder / "output").read_text(errors="replace").count("Traceback (most recent call last)")
 
     def further(self, before: dict[str, int]) -> bool:
         """Has every trial come further, or ended?"""
         self.is_over()
         now, records = self.running(), self.records()
         return all(
-            now.get(cell, -1) > epoch or (cell in records and records[cell].status in SETTLED)
+            now.get(cell, -1) > epoch or (cell in records and records[cell].status in {*SETTLED, Status.PRUNED})
             for cell, epoch in before.items()
         )
 
@@ -364,6 +371,11 @@ def write(out: Path, name: str, done: list[Fault], ending: list[str]) -> None:
     (out / f"{name}.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
 
 
+def _codes(exits: list[int]) -> str:
+    """``none``, or how many with which exit code."""
+    return ", ".join(f"{exits.count(code)} with exit code {code}" for code in sorted(set(exits))) or "none"
+
+
 def main() -> int:
     """Run it."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=(__doc__ or "").split("\n\n")[0])
@@ -392,14 +404,15 @@ def main() -> int:
         both, odd, worst = compare(soak.records(), undisturbed(calm, study))
         lost = sum(f.lost for f in done)
         ending = [
-            f"In all {lost} finished cells were lost or changed. The command was typed again {again} times in the end, for "
-            "trials that had failed more often than `max_failures`. Against a sweep that nothing disturbed: "
+            f"In all {lost} finished cells were lost or changed. Drivers that ended by themselves in between: "
+            f"{_codes(soak.unasked)}; tracebacks that they printed: {soak.tracebacks()}. The command was typed again {again} "
+            "times in the end, for trials that had failed more often than `max_failures`. Against a sweep that nothing disturbed: "
             f"{both} cells finished in both, {odd} of them with other epochs, largest relative difference of any "
             f"epoch's loss {worst:.1e}. MLflow: {runs_once(soak)}."
         ]
         write(args.out, args.study, done, ending)
         print(ending[0])
-        return int(lost > 0 or odd > 0)
+        return int(lost > 0 or odd > 0 or soak.tracebacks() > 0)
     finally:
         if soak is not None:
             shutil.copy(folder / "output", args.out / f"{args.study}.log")

@@ -132,12 +132,15 @@ class Host:
     def kill(self) -> None:
         """End PID 1, and so every process of the host."""
         if self._starter is not None:
-            for pid in (self.init, self._starter.pid):
-                if pid:
-                    try:
-                        os.kill(pid, signal.SIGKILL)
-                    except ProcessLookupError:
-                        pass
+            try:
+                if self.init:
+                    os.kill(self.init, signal.SIGKILL)
+                    # It is the starter's child, which waits for it and ends. Killed together, it would be left to this
+                    # machine's PID 1, which in a container may never ask what became of it.
+                    self._starter.wait(30)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                pass
+            self._starter.kill()
             self._starter.wait()
             self._starter, self.init = None, 0
 
