@@ -406,8 +406,8 @@ def main() -> int:
         ending = [
             f"In all {lost} finished cells were lost or changed. Drivers that ended by themselves in between: "
             f"{_codes(soak.unasked)}; tracebacks that they printed: {soak.tracebacks()}. The command was typed again {again} "
-            "times in the end, for trials that had failed more often than `max_failures`. Against a sweep that nothing disturbed: "
-            f"{both} cells finished in both, {odd} of them with other epochs, largest relative difference of any "
+            "times in the end, for trials that had failed more often than `max_failures`. Against a sweep that nothing "
+            f"disturbed: {both} cells finished in both, {odd} of them with other epochs, largest relative difference of any "
             f"epoch's loss {worst:.1e}. MLflow: {runs_once(soak)}."
         ]
         write(args.out, args.study, done, ending)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import cloudpickle
-from ray.air.execution import RayActorManager
+from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune import Callback
 from ray.tune.experiment import Trial
