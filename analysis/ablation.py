@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from analysis import published_numbers
@@ -16,12 +17,16 @@ from analysis.selection import Absent, Run, Selection, headline, select, value
 from analysis.statistics import Difference, Summary, holm, paired, summarize
 from ltsearch.records import BEST_ON_TEST, ENSEMBLE_TOP1, GROUPS, SINGLE_TOP1, TEST, PlannedRow, PlanRecord
 
+BEST_EPOCH = "best epoch on test"  # a column's heading
 HOW_TO_READ = (
     "Top-1 accuracy in percent, mean ± sample standard deviation over seeds. Acc. is what a row predicts with: one "
     "expert (the mean over experts) or, in rows named so, their ensemble; many, medium and few belong to Acc. "
-    "Differences are percentage points to the reference row, paired by seed, with a 95 % t-interval; `*`: p < 0.05 in "
-    "a paired t-test after Holm's correction over the table; `n.s.`: not significant; `not tested`: fewer than 3 "
+    "Differences are percentage points to the reference row, paired by seed, with a 95 % t-interval; p: of a paired "
+    "t-test, after Holm's correction over the table; `*`: p < 0.05; `n.s.`: not significant; `not tested`: fewer than 3 "
     "common seeds, or all of them differ by the same amount."
+)
+SEVERAL_TABLES = (
+    "Holm's correction is over each table by itself, not over all of them: of many tables some have a `*` by chance."
 )
 
 
@@ -60,6 +65,11 @@ class AblationTable:
     setting: str = ""
 
 
+def how_to_read(tables: Sequence[AblationTable]) -> str:
+    """What stands above the tables."""
+    return f"{HOW_TO_READ} {SEVERAL_TABLES}" if len(tables) > 1 else HOW_TO_READ
+
+
 def build(plan: PlanRecord, cells: Mapping[str, Run]) -> list[AblationTable]:
     """One table for every setting, and for every dataset setting and number of epochs: those never share a table."""
     groups: dict[tuple[str, str], list[PlannedRow]] = {}
@@ -91,6 +101,36 @@ def _setting(row: PlannedRow) -> dict[str, Any]:
     return flat
 
 
+def trained_on(rows: Sequence[PlannedRow]) -> str:
+    """``cifar10 (exponential, imbalance factor 100, 16 px), resnet8, 40 epochs``: what the rows of a table share.
+
+    Every backbone is named if they have several.
+    """
+    data = rows[0].config.get("data", {})
+    imbalance = data.get("imbalance", {})
+    profile, image_size = imbalance.get("profile"), data.get("image_size")
+    details = []
+    if profile == "natural":
+        details.append("natural counts")
+    elif profile is not None:
+        balanced = imbalance["factor"] == 1
+        details.append("balanced" if balanced else f"{profile}, imbalance factor {imbalance['factor']:g}")
+    if data.get("data_ratio", 1) != 1:
+        details.append(f"data ratio {data['data_ratio']:g}")
+    if image_size is not None:
+        details.append(f"{image_size} px")
+    if data.get("val_per_class"):
+        details.append(f"without {data['val_per_class']} validation images a class")
+    if imbalance.get("subset_seed"):
+        details.append(f"subset seed {imbalance['subset_seed']}")
+    name = Path(data["path"]).name if data.get("path") else data.get("name", "unknown data")
+    backbones = list(dict.fromkeys(row.config.get("model", {}).get("backbone") for row in rows))
+    parts = [f"{name} ({', '.join(details)})" if details else name]
+    parts += [" and ".join(str(found) for found in backbones if found is not None)]
+    parts += [f"{rows[0].config.get('training', {}).get('epochs')} epochs"]
+    return ", ".join(filter(None, parts))
+
+
 def _table(subset: str, rows: Sequence[PlannedRow], plan: PlanRecord, cells: Mapping[str, Run]) -> AblationTable:
     reference = plan.reference
     selection = select(rows, cells)
@@ -105,14 +145,24 @@ def _table(subset: str, rows: Sequence[PlannedRow], plan: PlanRecord, cells: Map
     ]
     answers = {row.name: answer for row in rows if (answer := _published(row)) is not None}
     made = [_with_published(row, answers.get(row.name)) for row in made]
-    notes = [*_deviations(rows, selection, base.name, plan), *_published_footnotes(answers)]
+    best_epoch = any(row.best_epoch is not None for row in made)
+    notes = [*_deviations(rows, selection, base.name, plan, best_epoch), *_published_footnotes(answers)]
     return AblationTable(subset, tuple(made), base.name, selection.absent, tuple(notes), selection, rows[0].setting)
 
 
-def _deviations(rows: Sequence[PlannedRow], selection: Selection, reference: str, plan: PlanRecord) -> list[str]:
-    """What a reader of the table must know: how epochs were chosen, missing seeds, rows that differ in more than they say."""
+def _deviations(
+    rows: Sequence[PlannedRow], selection: Selection, reference: str, plan: PlanRecord, best_epoch: bool
+) -> list[str]:
+    """What a reader of the table must know.
+
+    What was trained on, how epochs were chosen, missing seeds, rows that differ in more than they say.
+    """
     epochs = rows[0].config.get("training", {}).get("epochs")
-    notes = [f"All numbers are of the last of {epochs} epochs; nothing was selected on the test set."]
+    chosen = f", but for the column “{BEST_EPOCH}”" if best_epoch else ""
+    notes = [
+        f"Trained on {trained_on(rows)}.",
+        f"All numbers are of the last of {epochs} epochs; nothing was selected on the test set{chosen}.",
+    ]
     for row in rows:
         missing = [absent for absent in selection.absent if absent.row == row.name]
         if missing:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from analysis import markdown
-from analysis.ablation import AblationRow, AblationTable
+from analysis.ablation import BEST_EPOCH, AblationRow, AblationTable
 from analysis.selection import headline, value
+from analysis.statistics import Summary
 from analysis.table import Column, Content, Table
 from ltsearch.records import ENSEMBLE_TOP1, GROUPS, SINGLE_TOP1, TEST
 
@@ -23,7 +25,7 @@ def build(table: AblationTable, name: str, caption: str) -> Table:
         Column("planned", "planned", shown=False),
         Column("difference", f"difference to {table.reference}"),
         *(Column(score, score, best="max") for score in ("single", "ensemble", *GROUPS)),
-        Column("best_epoch_on_test", "best epoch on test", shown=best_epoch),
+        Column("best_epoch_on_test", BEST_EPOCH, shown=best_epoch),
         Column("published", "published", shown=published),
         Column("to_published", "to published", shown=published),
         Column("published_source", "source", shown=False),
@@ -52,14 +54,29 @@ def _cells(row: AblationRow, reference: str) -> tuple[Content, ...]:
 
 
 def build_overview(tables: Sequence[AblationTable], name: str, caption: str) -> Table | None:
-    """Accuracy of every row in every setting; None if there is one table only, or no row is in two."""
+    """Accuracy of every row in every setting; None if there is one table only, or no row is in two.
+
+    Cells with fewer seeds than planned say so; the notes say why, and of cells without a number as well.
+    """
     names = list(dict.fromkeys(row.name for table in tables for row in table.rows))
-    found = {(row.name, i): row.accuracy for i, table in enumerate(tables) for row in table.rows}
+    found = {(row.name, i): _seen(row) for i, table in enumerate(tables) for row in table.rows}
     if len(tables) < 2 or not any(sum((n, i) in found for i in range(len(tables))) > 1 for n in names):
         return None
     columns = [Column("row", ""), *(Column(table.subset, table.subset, best="max") for table in tables)]
     rows = tuple((n, *(found.get((n, i)) for i in range(len(tables)))) for n in names)
-    return Table(name, caption, tuple(columns), rows)
+    notes = [
+        f"{table.subset}, “{absent.row}”: seed {absent.seed} {absent.reason}."
+        for table in tables
+        for absent in table.absent
+    ]
+    return Table(name, caption, tuple(columns), rows, tuple(notes))
+
+
+def _seen(row: AblationRow) -> Summary | None:
+    """The accuracy; where seeds are missing, with how many were planned."""
+    if row.accuracy is None or row.accuracy.n == row.planned:
+        return row.accuracy
+    return replace(row.accuracy, planned=row.planned)
 
 
 def render_seeds_csv(tables: Sequence[AblationTable]) -> str:

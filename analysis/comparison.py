@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from analysis import published_numbers
 from analysis.ablation import AblationTable
-from analysis.published_numbers import PAPERS, Number
+from analysis.published_numbers import COST, PAPERS, Number
 from analysis.selection import Run, value
 from analysis.statistics import Summary, summarize
 from analysis.table import Column, Content, Table
@@ -17,7 +18,8 @@ from ltsearch.records import TEST, TEST_GMACS, TRAIN, TRAIN_GMACS, PlannedRow, P
 HOW_TO_READ = (
     "Published rows as printed, each with the recipe of its authors, which mostly is not printed. Our rows stand in a column "
     "only if data set, imbalance, backbone, epochs, augmentation, image size and training images are those of the numbers "
-    "there; otherwise a note says what differs."
+    "there; otherwise a note says what differs. What a network costs depends on data set, backbone and image size only; test "
+    "(G) of an ensemble of ours is that of all its experts."
 )
 _METRICS = {"top1": "top-1", "top5": "top-5", "train_top1": "train top-1", "difference": "difference to the baseline"}
 _METRICS |= {"train_gflops": "train (G)", "test_gflops": "test (G)"}
@@ -42,9 +44,8 @@ def build(plan: PlanRecord, tables: Sequence[AblationTable], asked: PublishedTab
     labels = list(dict.fromkeys((n.row, n.setting) for n in numbers))
     rows: list[tuple[Content, ...]] = []
     for row, setting in labels:
-        shown = f"{row} [ensemble]" if setting == "ensemble" and "expert" not in row else row
         found = {c.key: n.value for c in columns for n in c.numbers if (n.row, n.setting) == (row, setting)}
-        rows.append((shown, "published", *(found.get(c.key) for c in columns)))
+        rows.append((_shown(row, setting), "published", *(found.get(c.key) for c in columns)))
     ours, notes = _ours(plan, tables, columns)
     notes = [*notes, *_elsewhere(numbers), *_remarks(numbers)]
     head = [Column("row", ""), Column("origin", "")]
@@ -53,13 +54,17 @@ def build(plan: PlanRecord, tables: Sequence[AblationTable], asked: PublishedTab
     return Table(name, caption, tuple(head + made), tuple(rows + ours), tuple(notes))
 
 
+def _shown(row: str, setting: str) -> str:
+    return f"{row} [ensemble]" if setting == "ensemble" and "expert" not in row else row
+
+
 def _format(column: Printed) -> str:
     """As many digits as are printed."""
     return ".1f" if all(f"{n.value:.2f}".endswith("0") for n in column.numbers) else ".2f"
 
 
 def _best(metric: str) -> Any:
-    return None if metric.endswith("gflops") or metric == "difference" else "max"
+    return None if metric.endswith(COST) or metric == "difference" else "max"
 
 
 def _columns(numbers: Sequence[Number]) -> list[Printed]:
@@ -113,24 +118,33 @@ def _ours(
     plan: PlanRecord, tables: Sequence[AblationTable], columns: Sequence[Printed]
 ) -> tuple[list[tuple[Content, ...]], list[str]]:
     rows: list[tuple[Content, ...]] = []
-    left_out: dict[str, list[str]] = {}
+    left_out: dict[str, list[str]] = {}  # rows, by what is said of them
     for row in plan.rows:
         runs = next((t.selection.runs[row.name] for t in tables if _holds(t, row)), {})
         if not runs:
             continue
         cells: dict[Key, Summary | None] = {}
-        nearest: list[str] | None = None
+        differing: list[tuple[list[str], Number]] = []  # of a column's numbers the nearest, where ours may not stand
         for column in columns:
-            differs = min((published_numbers.deviations(n, row.config) for n in column.numbers), key=len)
-            if not differs:
+            differs, number = min(((published_numbers.deviations(n, row.config), n) for n in column.numbers), key=_far)
+            if differs:
+                differing.append((differs, number))
+            else:
                 cells[column.key] = _value(row, runs, column)
-            elif nearest is None or len(differs) < len(nearest):
-                nearest = differs
-        if any(cell is not None for cell in cells.values()):
+        placed = [column for column in columns if cells.get(column.key) is not None]
+        if placed:
             rows.append((row.label, f"ours, n={len(runs)}", *(cells.get(column.key) for column in columns)))
-        elif nearest is not None:
-            left_out.setdefault(", ".join(nearest), []).append(f"“{row.label}”")
-    return rows, [f"Ours not in this table: {', '.join(names)}: {why}." for why, names in left_out.items()]
+        if differing and all(column.metric.endswith(COST) for column in placed):
+            where = "Ours here with costs only" if placed else "Ours not in this table"
+            others = [found for found in differing if not (placed and found[1].metric.endswith(COST))]
+            why = ", ".join(min(others or differing, key=_far)[0])
+            left_out.setdefault(f"{where}: {{}}: {why}.", []).append(f"“{row.label}”")
+    return rows, [text.format(", ".join(names)) for text, names in left_out.items()]
+
+
+def _far(found: tuple[list[str], Number]) -> tuple[int, bool]:
+    """How far a number is from ours; one that prints its epochs says more about the difference than one that does not."""
+    return len(found[0]), found[1].epochs is None
 
 
 def _holds(table: AblationTable, row: PlannedRow) -> bool:
@@ -143,9 +157,9 @@ def _value(row: PlannedRow, runs: Mapping[int, Run], column: Printed) -> Summary
         "top5": f"{TEST}{row.predict}_top5",
         "train_top1": f"{TRAIN}top1",
         "train_gflops": TRAIN_GMACS,
-        "test_gflops": TEST_GMACS,
+        "test_gflops": TRAIN_GMACS if row.predict == "ensemble" else TEST_GMACS,  # both are K times one expert's
     }.get(column.metric, "")
-    scale = 1.0 if column.metric.endswith("gflops") else 100.0
+    scale = 1.0 if column.metric.endswith(COST) else 100.0
     return summarize([scale * v for run in runs.values() if (v := value(run, metric)) is not None])
 
 
@@ -164,11 +178,40 @@ def _elsewhere(numbers: Sequence[Number]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+# A number's source and its venue, and that it is an ensemble's: the table shows them.
+_CITATION = re.compile(r"as printed by .*|[A-Za-z]+'\d\d|ensemble")
+_CONTINUES = "released code"  # what the text says and what the code does are one remark
+_FEW = 3  # numbers of a row that are named
+
+
 def _remarks(numbers: Sequence[Number]) -> list[str]:
-    """Contradictions inside the paper that concern this table."""
-    remarks: dict[str, list[str]] = {}
+    """Recipes, rules of selection and contradictions: what notes say of the same numbers makes one sentence."""
+    bearers: dict[str, list[Number]] = {}
     for n in numbers:
-        for part in n.note.split("; "):
-            if any(word in part for word in ("section", "text", "printed without", "labelled")):
-                remarks.setdefault(part, []).append(n.row)
-    return [f"{', '.join(dict.fromkeys(rows))}: {part}." for part, rows in remarks.items()]
+        for part in _parts(n.note):
+            bearers.setdefault(part, []).append(n)
+    sentences: dict[tuple[Number, ...], list[str]] = {}
+    for part, found in bearers.items():
+        sentences.setdefault(tuple(found), []).append(part)
+    return [f"{_subject(found, numbers)}: {'; '.join(parts).rstrip('.')}." for found, parts in sentences.items()]
+
+
+def _parts(note: str) -> list[str]:
+    parts: list[str] = []
+    for part in note.split("; "):
+        if parts and part.startswith(_CONTINUES):
+            parts[-1] += f"; {part}"
+        elif part and not _CITATION.fullmatch(part):
+            parts.append(part)
+    return parts
+
+
+def _subject(found: Sequence[Number], numbers: Sequence[Number]) -> str:
+    """The rows as they are shown; where few of a row's numbers are meant, with them."""
+    names = []
+    for row, setting in dict.fromkeys((n.row, n.setting) for n in found):
+        meant = [n.value for n in found if (n.row, n.setting) == (row, setting)]
+        some = len(meant) < sum((n.row, n.setting) == (row, setting) for n in numbers) and len(meant) <= _FEW
+        values = ", ".join(dict.fromkeys(f"{value:g}" for value in meant))
+        names.append(_shown(row, setting) + (f" ({values})" if some else ""))
+    return ", ".join(names)

@@ -30,6 +30,7 @@ COLUMNS: dict[str, tuple[str, str, str]] = {  # CSV name: metric, heading, forma
     "kl_copies": (TEST + KL_COPIES, "KL copies", ".4f"),
     "parameters_m": (PARAMETERS, "parameters (M)", ".2f"),
     "test_gmacs": (TEST_GMACS, "test (G)", ".3g"),
+    "test_ensemble_gmacs": (TRAIN_GMACS, "test, ensemble (G)", ".3g"),  # both are K times one expert's
     "train_gmacs": (TRAIN_GMACS, "train (G)", ".3g"),
     "step_gmacs": (STEP_GMACS, "step (G)", ".3g"),
     "seconds": ("total_seconds", "seconds a trial", ".1f"),
@@ -40,7 +41,8 @@ HOW_TO_READ = (
     "Means over the seeds of the table above. Train acc.: accuracy on augmented training images in the last epoch, in "
     "percent. ECE: expected calibration error, 15 bins, as a fraction. KL: mean pairwise distance on test images, in "
     "nats, between experts and between two augmented copies. Parameters: of one expert, in millions. Test: 10⁹ "
-    "multiply-adds of one expert on one image; train: K times that, as papers print it; step: what a training step "
+    "multiply-adds of one expert on one image; test, ensemble: of all K experts; train: K times one expert's too, as papers "
+    "print it; step: what a training step "
     "really takes per image, forward and backward, K experts and T copies. Times belong to the hardware named below."
 )
 _UNITS = {PEAK_MEMORY: 1 / 2**20, PARAMETERS: 1e-6, f"{TRAIN}top1": 100.0}

@@ -17,8 +17,9 @@ from analysis.table import Column, Table
 from ltsearch.records import PlanRecord
 
 HOW_TO_READ = (
-    "Percentage points, means over the seeds that every combination has, with 95 % t-intervals; `*`: p < 0.05 after Holm's "
-    "correction over the table. Main effect of A: what switching A on adds, averaged over all combinations of the others. "
+    "Percentage points, means over the seeds that every combination has, with 95 % t-intervals; p: after Holm's correction "
+    "over the table (the whole gain is not one of them); `*`: p < 0.05. Main effect of A: what switching A on adds, averaged "
+    "over all combinations of the others. "
     "Interaction A × B: how much more A adds with B on than with B off, averaged likewise (below zero: they give partly the "
     "same). Shapley value: A's share of the whole gain, its addition averaged over all orders of switching components on; "
     "the values add up to the gain."

@@ -1,4 +1,4 @@
-"""``results/index.md``: every study of a store, how it stands, its headline, and where its report is."""
+"""``results/index.md``: every study of a store, how it stands, its headline, and where its report is; and those not run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from analysis import markdown
 from analysis.ablation import AblationTable
 from analysis.search_summary import SearchSummary
 from analysis.state import State
+from analysis.study_files import Study
 from ltsearch.records import PlanRecord
 
 INDEX = "index.md"
@@ -17,7 +18,7 @@ INDEX = "index.md"
 
 @dataclass(frozen=True)
 class Entry:
-    """One study. ``report`` is None if there was nothing to report, and ``headline`` then says why."""
+    """One study. ``report`` is None if there was nothing to report, and ``headline`` then says why, or how to run it."""
 
     sweep: str
     question: str
@@ -51,6 +52,20 @@ def stand(state: State) -> str:
     parts += [f"{sum(state.search.values())} trials"] if state.search else []
     parts += [f"{state.confirmed[0]}/{state.confirmed[1]} confirmations"] if state.confirmed is not None else []
     return ", ".join(parts) or "empty"
+
+
+def not_run(studies: Sequence[Study], sweeps: Sequence[str]) -> list[Entry]:
+    """Studies of which the store has no sweep, under any profile, with the command that runs them."""
+    there = {sweep.partition("@")[0] for sweep in sweeps}
+    entries = []
+    for study in studies:
+        if study.error:
+            entries.append(Entry(study.file.as_posix(), "", "cannot be read", study.error, None))
+        elif study.name not in there:
+            command = f"`python -m ltsearch.sweep {study.file.as_posix()}`"
+            command += f" (profiles: {', '.join(study.profiles)})" if study.profiles else ""
+            entries.append(Entry(study.name, study.question, "not run", command, None))
+    return entries
 
 
 def render(entries: Sequence[Entry], folder: Path) -> str:

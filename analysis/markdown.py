@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from analysis.statistics import Difference, Summary
+from analysis.statistics import ALPHA, Difference, Summary
 
 ABSENT = "–"
 
@@ -50,22 +50,31 @@ def signed(value: float) -> str:
 
 
 def mean_std(summary: Summary | None, spec: str = ".2f") -> str:
-    """``50.60 ± 0.31``; no spread for one value; a dash for none."""
+    """``50.60 ± 0.31``; no spread for one value; a dash for none; ``(n=2/3)`` if some are known to be missing."""
     if summary is None:
         return ABSENT
-    return format(summary.mean, spec) + (f" ± {format(summary.std, spec)}" if summary.std is not None else "")
+    text = format(summary.mean, spec) + (f" ± {format(summary.std, spec)}" if summary.std is not None else "")
+    return text if summary.planned is None else f"{text} (n={summary.n}/{summary.planned})"
 
 
 def difference(value: Difference | None) -> str:
-    """``+5.81 [+4.90, +6.72] *``, with ``n.s.`` or ``not tested`` where nothing is claimed."""
+    """``+5.81 [+4.90, +6.72], p = 0.012 *``, with ``n.s.`` or ``not tested`` where nothing is claimed; p after Holm."""
     if value is None:
         return ABSENT
     text = signed(value.mean)
     if value.interval is not None:
         text += f" [{signed(value.interval[0])}, {signed(value.interval[1])}]"
-    if value.significant is None:
+    if value.p_holm is None:
         return f"{text} (n={value.n}, not tested)"
-    return f"{text} *" if value.significant else f"{text} n.s."
+    return f"{text}, {p_value(value.p_holm)} {'*' if value.significant else 'n.s.'}"
+
+
+def p_value(p: float) -> str:
+    """``p = 0.012`` or ``p < 0.001``: two digits, more where they would put it on the other side of 0.05."""
+    if p < 0.001:
+        return "p < 0.001"
+    rounded = (f"{p:.{digits}g}" for digits in range(2, 18))
+    return f"p = {next(text for text in rounded if (float(text) < ALPHA) == (p < ALPHA))}"
 
 
 def number(value: float | None, spec: str) -> str:

@@ -18,6 +18,7 @@ PAPERS = {
     "slides": "slides “Long-Tailed Visual Recognition” (Zhang, NUAA)",
 }
 CLASSIFICATION = "top1", "all"  # metric and split of a row's headline
+COST = "gflops"  # end of metrics that no recipe changes
 
 
 @dataclass(frozen=True)
@@ -143,24 +144,32 @@ _PIXELS = {"cifar10": 32, "cifar100": 32}  # others are trained at 224
 
 
 def deviations(number: Number, config: dict[str, Any]) -> list[str]:
-    """Name what of a trial's configuration a published number was not made with; empty if they are comparable."""
+    """Name what of a trial's configuration a published number was not made with; empty if they are comparable.
+
+    What a network costs follows from the data set (its classes), the backbone and the image size: nothing else is compared.
+    """
     data, imbalance = config["data"], config["data"]["imbalance"]
     dataset = Path(data["path"]).name if data.get("path") else data["name"]
     factor = "natural" if imbalance["profile"] == "natural" else f"{imbalance['factor']:g}"
+    pixels = _PIXELS.get(number.dataset, 224)
+    resized = data.get("image_size") not in (None, pixels)
+    sized = [f"images of {data['image_size']} pixels instead of {pixels}"] if resized else []
     pairs = [
         ("dataset", dataset, number.dataset),
         ("imbalance", factor, number.imbalance),
         ("backbone", config["model"]["backbone"], number.backbone),
         ("epochs", config["training"]["epochs"], number.epochs if number.epochs is not None else "not printed"),
     ]
+    if number.metric.endswith(COST):
+        pairs = [pair for pair in pairs if pair[0] in ("dataset", "backbone")]
     found = [f"{name} {ours} instead of {theirs}" for name, ours, theirs in pairs if ours != theirs]
+    if number.metric.endswith(COST):
+        return found + sized
     policy = config["augmentation"]["policy"]
     if policy not in number.augmentation:
         found.append(f"augmentation {policy} instead of {' or '.join(number.augmentation) or 'not printed'}")
+    found += sized
     # The set is only the published one if all of it is there, as it is.
-    pixels = _PIXELS.get(number.dataset, 224)
-    if data.get("image_size") not in (None, pixels):
-        found.append(f"images of {data['image_size']} pixels instead of {pixels}")
     for key, neutral, theirs in (("data_ratio", 1.0, number.data_ratio), ("val_per_class", 0, 0)):
         ours = data.get(key, neutral)
         if ours != theirs:

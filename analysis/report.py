@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from matplotlib.figure import Figure
 
 from analysis import (
@@ -31,6 +30,7 @@ from analysis import (
     search_figures,
     search_summary,
     state,
+    study_files,
     style,
 )
 from analysis.context import Context
@@ -45,6 +45,7 @@ from trainables.errors import UserError
 from trainables.files import write_text
 
 DEFAULT_URI = "sqlite:///mlflow.db"
+STUDIES = "search_spaces"
 REPORT, FIGURE_FOLDER = "report.md", "figures"
 
 
@@ -132,7 +133,7 @@ def _head(plan: PlanRecord) -> list[str]:
 
 def _ablation(document: _Document, context: Context) -> None:
     tables = context.tables
-    document.say("## Ablation", ablation.HOW_TO_READ)
+    document.say("## Ablation", ablation.how_to_read(tables))
     overview = ablation_table.build_overview(tables, "ablation_overview", f"{context.plan.question} Accuracy (%)")
     if overview is not None:
         document.say("### All settings")
@@ -182,7 +183,7 @@ def _paired_tests(document: _Document, context: Context) -> None:
 
 
 def _search(document: _Document, summary: SearchSummary) -> None:
-    files = search_summary.render_files(summary)
+    files = search_summary.render_files(summary, document.study)
     document.files |= files
     document.say("## Search", search_summary.render(summary))
     with style.style():
@@ -196,17 +197,23 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", text.lower().replace("%", "percent")).strip("_")
 
 
-def write_all(tracking_uri: str, folder: Path) -> Path:
-    """Write the report of every sweep of a store into ``folder`` and the index of them; returns its path."""
+def write_all(tracking_uri: str, folder: Path, studies: Path | None = None) -> Path:
+    """Write the report of every sweep of a store into ``folder`` and the index of them; returns its path.
+
+    ``studies`` is a folder of study files: those that never ran stand in the index too.
+    """
     store = TrackingStore(tracking_uri)
     entries = []
-    for sweep in store.sweeps():
+    known = study_files.find(studies) if studies is not None else []
+    sweeps = store.sweeps()
+    for sweep in sweeps:
         try:
             entries.append(_write(sweep, store, folder / sweep)[1])
         except UserError as error:  # one that has only failed does not keep the others from being written
             entries.append(Entry(sweep, "", "no report", str(error).removeprefix(f"{tracking_uri}: "), None))
     if not any(entry.report for entry in entries):
         raise UserError(f"{tracking_uri}: no sweep with a finished trial; nothing to report")
+    entries += index.not_run(known, sweeps)
     write_text(folder / index.INDEX, index.render(entries, folder))
     return folder / index.INDEX
 
@@ -219,6 +226,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis.report", description="Write the report of a sweep.")
     parser.add_argument("spec", type=Path, metavar="SPEC.yaml", nargs="?")
     parser.add_argument("--all", action="store_true", help="every sweep of the store, and an index of them")
+    parser.add_argument(
+        "--studies",
+        type=Path,
+        metavar="DIR",
+        help=f"for --all: studies, to list those that never ran; default: {STUDIES}",
+    )
     parser.add_argument("--profile", help="the profile that the sweep ran with")
     parser.add_argument("--tracking-uri", help=f"MLflow; default: the spec's, MLFLOW_TRACKING_URI, {DEFAULT_URI}")
     parser.add_argument(
@@ -227,6 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.all == (args.spec is not None):
         parser.error("name a study, or --all for every sweep of the store")
+    if args.studies is not None and not args.all:
+        parser.error("--studies goes with --all")
     try:
         print(_run(args))
     except UserError as error:
@@ -241,41 +256,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> Path:
     environment = os.environ.get("MLFLOW_TRACKING_URI")
     if args.all:
-        return write_all(args.tracking_uri or environment or DEFAULT_URI, args.out or Path("results"))
-    tree = _read(args.spec)
+        studies = args.studies or (Path(STUDIES) if Path(STUDIES).is_dir() else None)
+        return write_all(args.tracking_uri or environment or DEFAULT_URI, args.out or Path("results"), studies)
+    tree = study_files.read(args.spec)
     sweep = f"{tree['name']}@{args.profile}" if args.profile else str(tree["name"])
-    option = _options(tree, args.profile)
+    option = study_files.options(tree, args.profile)
     uri = args.tracking_uri or option("tracking", "uri") or environment or DEFAULT_URI
     return write_report(sweep, uri, args.out or Path(option("report", "folder") or "results") / sweep)
-
-
-def _read(spec: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(spec.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{spec}: cannot be read: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{spec}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict) or not isinstance(tree.get("name"), str):
-        raise UserError(f"{spec}: not a study: a mapping with a `name` was expected")
-    return tree
-
-
-def _options(tree: dict[str, Any], profile: str | None) -> Any:
-    """Return a look-up of texts of the spec by section and key; a profile's, nested or dotted, comes first."""
-    profiles = tree.get("profiles")
-    chosen = profiles.get(profile) if isinstance(profiles, dict) and profile else None
-
-    def option(section: str, key: str) -> str | None:
-        for source in (chosen, tree):
-            if isinstance(source, dict):
-                nested = source.get(section)
-                found = source.get(f"{section}.{key}", nested.get(key) if isinstance(nested, dict) else None)
-                if found is not None:
-                    return str(found)
-        return None
-
-    return option
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis import labels, search_front, style
-from analysis.search_summary import SearchSummary
+from analysis.search_summary import SearchSummary, rated
 
 _COLUMNS = 3  # slice panels side by side
 _FINISHED = {"s": 22, "linewidths": 0, "color": style.BLUE}
@@ -74,7 +74,9 @@ def draw(summary: SearchSummary) -> dict[str, tuple[str, str, Figure]]:
         first = next(iter(importances.shares))
         top = f"{importances.parameters[0]} {importances.shares[first][0]:.2f} for {labels.label(first)}"
         alt = f"Bars of the importance of {len(importances.parameters)} parameters; the largest: {top}."
-        drawn["search_importances"] = "Importance of every parameter", alt, render_importances(importances)
+        over = rated(summary)
+        caption = f"Importance of the parameters, {over[0].lower()}{over[1:]}"
+        drawn["search_importances"] = caption, alt, render_importances(importances)
     return drawn
 
 

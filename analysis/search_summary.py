@@ -108,10 +108,11 @@ def render(summary: SearchSummary) -> str:
     found = found if summary.best else ["No trial has finished."]
     lines += ["", *found]
     if summary.confirmed:
-        lines += ["", "Winners, trained again with fresh seeds and all training images, on the test set:", ""]
+        lines += ["", f"{_winners(summary)}:", ""]
         lines.append(to_markdown(confirmed_table(summary)))
     if summary.importances:
         lines += ["", "Importance of the parameters (fANOVA, share of the variance):", "", *_importances(summary)]
+        lines += ["", f"{rated(summary)}."]
     return "\n".join(lines)
 
 
@@ -136,10 +137,10 @@ def best_table(summary: SearchSummary) -> Table:
 
 
 def confirmed_table(summary: SearchSummary) -> Table:
-    """The winners on the test set."""
+    """The winners on the test set, in the order of validation; no mark for the best: that would select on the test set."""
     columns = [Column("trial", "trial", format="d"), Column("parameters", "parameters")]
     columns += [Column(metric, labels.label(metric), format=".4g") for metric in summary.metrics]
-    columns += [Column("test_single", "test single", best="max"), Column("test_ensemble", "test ensemble", best="max")]
+    columns += [Column("test_single", "test single"), Column("test_ensemble", "test ensemble")]
     columns += [Column("seeds", "seeds")]
     rows = tuple(
         (
@@ -152,9 +153,22 @@ def confirmed_table(summary: SearchSummary) -> Table:
         )
         for winner in summary.confirmed
     )
-    notes = tuple(str(absent) for absent in summary.absent)
-    caption = "Winners of the search, trained again with fresh seeds and all training images, on the test set"
-    return Table("search_confirmed", caption, tuple(columns), rows, notes)
+    chosen = "The order is that of validation, where the winner is chosen; the test set selects nothing."
+    notes = (chosen, *map(str, summary.absent))
+    return Table("search_confirmed", _winners(summary), tuple(columns), rows, notes)
+
+
+def _winners(summary: SearchSummary) -> str:
+    order = "in the order of the front" if len(summary.metrics) > 1 else "by their rank on validation"
+    return f"Winners of the search {order}, trained again with fresh seeds and all training images, on the test set"
+
+
+def rated(summary: SearchSummary) -> str:
+    """Which trials importances are over, and which parameters have none: those that not every finished trial has."""
+    finished = sum(trial.state == "finished" for trial in summary.trials)
+    text = f"Over {finished} finished trials (pruned ones are not counted)"
+    missing = [name for name in summary.parameters if not any(name in found for found in summary.importances.values())]
+    return f"{text}; conditional parameters are not rated: {', '.join(missing)}" if missing else text
 
 
 def _importances(summary: SearchSummary) -> list[str]:
@@ -166,8 +180,11 @@ def _importances(summary: SearchSummary) -> list[str]:
     return markdown.table(["parameter", *map(labels.label, metrics)], rows)
 
 
-def render_files(summary: SearchSummary) -> dict[str, str]:
-    """Texts by file name: every trial, the confirmed ones, importances as CSV, tables as LaTeX. Accuracies in percent."""
+def render_files(summary: SearchSummary, study: str = "") -> dict[str, str]:
+    """Texts by file name: every trial, the confirmed ones, importances as CSV, tables as LaTeX. Accuracies in percent.
+
+    ``study`` goes into the labels of the LaTeX tables.
+    """
     metrics, keys = summary.metrics, summary.parameters
     blank = [None] * len(metrics)
     ranks = {trial.number: rank for rank, trial in enumerate(summary.best, start=1)}
@@ -191,7 +208,7 @@ def render_files(summary: SearchSummary) -> dict[str, str]:
         "search_importances.csv": (["metric", "parameter", "importance"], importances),
     }
     texts = {name: markdown.csv_text(header, rows) for name, (header, rows) in files.items() if rows}
-    return texts | {f"{table.name}.tex": to_latex(table) for table in latex}
+    return texts | {f"{table.name}.tex": to_latex(table, study) for table in latex}
 
 
 def _pair(summary: Summary | None) -> list[float | None]:

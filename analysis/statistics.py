@@ -18,11 +18,15 @@ MIN_PAIRS = 3  # with fewer common seeds no significance is claimed
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and sample standard deviation (ddof 1; None for n < 2) of ``n`` values, in their unit."""
+    """Mean and sample standard deviation (ddof 1; None for n < 2) of ``n`` values, in their unit.
+
+    ``planned``: how many there should be, set only where some are missing and the cell has to show it.
+    """
 
     mean: float
     std: float | None
     n: int
+    planned: int | None = None
 
 
 @dataclass(frozen=True)

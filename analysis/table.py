@@ -13,6 +13,13 @@ from typing import Literal
 from analysis import markdown
 from analysis.statistics import Difference, Summary
 
+HOW_TO_READ_DIFFERENCES = (
+    "Differences are percentage points over the common seeds with a 95 % t-interval; p: of a paired t-test, after Holm's "
+    "correction over this table; *: p < 0.05; n.s.: not significant; not tested: fewer than 3 common seeds, or all of them "
+    "differ by the same amount."
+)
+HOW_TO_READ_MARKS = "Bold: the best of a column; underlined: the second."
+
 Content = Summary | Difference | float | int | str | None
 
 
@@ -106,6 +113,8 @@ _LATEX = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$", "×": r"$\times$", "–": "--",
     "β": r"$\beta$", "λ": r"$\lambda$", "τ": r"$\tau$", "→": r"$\to$", "≤": r"$\leq$", "≥": r"$\geq$", "·": r"$\cdot$",
     "“": "``", "”": "''", "…": r"\dots{}", "⁹": "$^9$", "<": "$<$", ">": "$>$",
+    "†": r"$\dagger$", "∗": r"$\ast$", "≪": r"$\ll$", "≈": r"$\approx$", "|": r"\textbar{}",
+    "α": r"$\alpha$", "γ": r"$\gamma$", "σ": r"$\sigma$",
 }  # fmt: skip
 
 
@@ -115,7 +124,10 @@ def latex_escape(text: str) -> str:
 
 
 def to_latex(table: Table, study: str = "") -> str:
-    """A ``table`` environment for ``booktabs``, to be pasted into a paper; ``study`` goes into its label."""
+    """A ``table`` environment for ``booktabs``, to be pasted into a paper; ``study`` goes into its label.
+
+    A table with differences says below how they are read: what explains them in the report is not pasted with it.
+    """
     shown = [j for j, column in enumerate(table.columns) if column.shown]
     wrap = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"}
     lines = [
@@ -133,8 +145,12 @@ def to_latex(table: Table, study: str = "") -> str:
         cells = (wrap[marked[j]].format(latex_escape(_text(row[j], table.columns[j]))) for j in shown)
         lines.append(" & ".join(cells) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}"]
-    if table.notes:
-        lines += [r"\par\smallskip\footnotesize", *(rf"{latex_escape(note)}\par" for note in table.notes)]
+    notes = [*table.notes]
+    if any(isinstance(row[j], Difference) for row in table.rows for j in shown):
+        notes.append(HOW_TO_READ_DIFFERENCES)
+        notes += [HOW_TO_READ_MARKS] if any(any(marked) for marked in marks(table)) else []
+    if notes:
+        lines += [r"\par\smallskip\footnotesize", *(rf"{latex_escape(note)}\par" for note in notes)]
     return "\n".join([*lines, r"\end{table}", ""])
 
 

@@ -35,10 +35,10 @@ def tell_memory_apart() -> None:
     if getattr(failed, "ltsearch", False):
         return
 
-    def actor_task_failed(manager: Any, task: Any, exception: Exception) -> None:
+    def actor_task_failed(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
         if isinstance(exception, OutOfMemoryError):
             exception = KilledForMemory(error_msg=str(exception))
-        failed(manager, task, exception)
+        failed(manager, tracked_actor_task, exception)
 
     actor_task_failed.ltsearch = True  # type: ignore[attr-defined]
     RayActorManager._actor_task_failed = actor_task_failed

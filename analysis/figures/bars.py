@@ -39,6 +39,7 @@ from ltsearch.records import FigureRequest
 CAPTION = "Accuracy by row"
 _COLUMNS = 3  # panels side by side
 _LETTER = 0.068  # inches
+_BELOW = 0.03  # of the axis that are shown below 0
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,9 @@ def render(data: Bars) -> Figure:
         _panel(axes, data, data.panels[number])
         axes.tick_params(labelbottom=number + columns >= len(data.panels))
     start, end = _limits([s for p in data.panels for s in p.accuracy.values()], (width - named) / columns)
-    grid[0, 0].set_xlim(start, end)
-    grid[0, 0].xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
+    # From 0 on, a point near it would stand on the line of the axis.
+    grid[0, 0].set_xlim(start if start else -_BELOW * end, end)
+    grid[0, 0].xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
     grid[0, 0].set_yticks(range(len(names)), [style.plain(name) for name in names])
     grid[0, 0].set_ylim(len(names) - 0.5, -0.5)
     of = "" if len(data.predict) > 1 else f", {PREDICT[data.predict[0]]}"

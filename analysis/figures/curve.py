@@ -36,6 +36,7 @@ from ltsearch.records import FigureRequest, PlannedRow
 
 CAPTION = "Accuracy over a key of the configuration"
 _APART = 0.055  # of the axis: nearer ticks would touch
+_DODGE = 0.01  # of the axis: how far an ensemble stands beside the single expert, whose error bar it would cover
 
 
 @dataclass(frozen=True)
@@ -136,20 +137,23 @@ def render(data: Curve) -> Figure:
     figure = style.figure(width, height)
     grid = figure.subplots(down, columns, squeeze=False, sharex=True)
     looks = style.looks(list(dict.fromkeys(line.name for line in everything if line.name)), data.palette)
+    xs = sorted({point.x for line in everything for point in line.points})
     handles: dict[str, Any] = {}
     for number, axes in enumerate(grid.flat):
         if number >= len(data.panels):
             axes.set_axis_off()
             continue
         split, lines = list(data.panels.items())[number]
+        single = {point.x for line in lines if line.predict == "single" for point in line.points}
         for line in lines:
-            handles.setdefault(_entry(line, everything), _draw(axes, line, looks))
+            at = [_beside(p.x, xs) if line.predict == "ensemble" and p.x in single else p.x for p in line.points]
+            handles.setdefault(_entry(line, everything), _draw(axes, line, at, looks))
         if len(data.panels) > 1 or split != "all":
             axes.set_title(SPLITS[split])
         axes.set_ylabel(y_label if number % columns == 0 else "")
         axes.set_xlabel(style.plain(data.x_label))
         axes.tick_params(labelbottom=True)
-    _ticks(grid[0, 0], sorted({point.x for line in everything for point in line.points}))
+    _ticks(grid[0, 0], xs)
     if len(handles) > 1:
         style.legend(figure, list(handles.values()), list(handles))
     return figure
@@ -160,13 +164,12 @@ def _entry(line: Line, everything: Sequence[Line]) -> str:
     return ", ".join(part for part in (line.name, PREDICT[line.predict] if several or not line.name else "") if part)
 
 
-def _draw(axes: Axes, line: Line, looks: Mapping[str, style.Look]) -> Any:
+def _draw(axes: Axes, line: Line, x: Sequence[float], looks: Mapping[str, style.Look]) -> Any:
     """Named lines have the colour of the name and a dashed line with open markers for the ensemble."""
     look = looks[line.name] if line.name else PREDICT_LOOKS[line.predict]
-    x = [point.x for point in line.points]
     mean = [point.accuracy.mean for point in line.points]
     return axes.errorbar(
-        x,
+        list(x),
         mean,
         yerr=[point.accuracy.std or 0.0 for point in line.points],
         color=look.colour,
@@ -181,11 +184,20 @@ def _draw(axes: Axes, line: Line, looks: Mapping[str, style.Look]) -> Any:
 def _ticks(axes: Axes, xs: Sequence[float]) -> None:
     """Ticks where there are values; on a logarithmic axis if they would touch otherwise."""
     shown = _spaced(xs)
-    if len(shown) < len(xs) and xs[0] > 0:
+    if _logarithmic(xs):
         axes.set_xscale("log")
         axes.minorticks_off()
         shown = list(xs)
     axes.set_xticks(shown, [labels.text(int(x) if x == int(x) else x) for x in shown])
+
+
+def _logarithmic(xs: Sequence[float]) -> bool:
+    return len(_spaced(xs)) < len(xs) and xs[0] > 0
+
+
+def _beside(x: float, xs: Sequence[float]) -> float:
+    """A little to the right of ``x`` on the axis that these values have."""
+    return float(x * (xs[-1] / xs[0]) ** _DODGE) if _logarithmic(xs) else x + _DODGE * (xs[-1] - xs[0])
 
 
 def _spaced(xs: Sequence[float]) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from ltsearch.records import TRAIN, CellRecord, FigureRequest
 CAPTION = "Loss weights over epochs"
 WEIGHTS = {"lambda_intra": "λ1 (IntraCL)", "lambda_inter": "λ2 (InterCL)"}
 _CONSTANT = 1e-6  # a weight that moves less is fixed
+_APART = 0.2  # seeds that end further from each other have no common course: their mean is a weight that no run has
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,12 @@ class Line:
     def at(self, epoch: int) -> list[float]:
         """Values of the seeds that have the epoch."""
         return [values[epoch] for values in self.seeds.values() if epoch in values]
+
+    @property
+    def apart(self) -> bool:
+        """Do the seeds end at different weights?"""
+        last = self.at(self.points[-1][0])
+        return max(last) - min(last) > _APART
 
 
 @dataclass(frozen=True)
@@ -72,34 +79,39 @@ def _line(row: str, records: Mapping[int, CellRecord], metric: str) -> Line | No
 
 
 def render(data: LossWeights) -> Figure:
-    """A panel a weight: means, of learned weights also every seed with the range between them; fixed ones are dashed."""
+    """A panel a weight: means, of learned weights also every seed with the range between them; fixed ones are dashed.
+
+    Where seeds end far apart every one of them is drawn as a mean otherwise is, and the mean is not.
+    """
     everything = [line for lines in data.panels.values() for line in lines]
     names = list(dict.fromkeys(line.row for line in everything))
     looks = style.looks(names, data.palette)
+    apart = {line.row for line in everything if line.apart}
+    entries = [_entry(line, apart) for line in everything]
     width = style.WIDTH if len(data.panels) > 1 else 4.6
-    figure = style.figure(width, 2.6 + 0.18 * -(-len(names) // style.columns([_entry(e) for e in everything], width)))
+    figure = style.figure(width, 2.6 + 0.18 * -(-len(names) // style.columns(entries, width)))
     grid = figure.subplots(1, len(data.panels), squeeze=False, sharey=True)[0]
     handles: dict[str, Any] = {}
     for axes, (weight, lines) in zip(grid, data.panels.items(), strict=True):
         for line in lines:
             epochs = np.asarray([epoch for epoch, _ in line.points])
-            mean = np.asarray([s.mean for _, s in line.points])
+            mean = {epoch: summary.mean for epoch, summary in line.points}
             look = looks[line.row]
-            if line.learned and len(line.seeds) > 1:
-                # Seeds may end at opposite weights: their mean is then none of them.
+            if line.learned and len(line.seeds) > 1 and not line.apart:
                 low, high = zip(*((min(line.at(e)), max(line.at(e))) for e, _ in line.points), strict=True)
                 axes.fill_between(epochs, low, high, color=look.colour, alpha=0.12, linewidth=0)
                 for values in line.seeds.values():
                     axes.plot([*values], [*values.values()], color=look.colour, linewidth=0.7)
-            (handle,) = axes.plot(
-                epochs,
-                mean,
-                color=look.colour,
-                linestyle="-" if line.learned else (0, (5, 2)),
-                marker=look.marker,
-                markevery=_markers(epochs, names.index(line.row)),
-            )
-            handles.setdefault(_entry(line), handle)
+            for values in line.seeds.values() if line.apart else [mean]:
+                (handle,) = axes.plot(
+                    [*values],
+                    [*values.values()],
+                    color=look.colour,
+                    linestyle="-" if line.learned else (0, (5, 2)),
+                    marker=look.marker,
+                    markevery=_markers([*values], names.index(line.row)),
+                )
+                handles.setdefault(_entry(line, apart), handle)
         axes.set_title(WEIGHTS[weight])
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -109,11 +121,11 @@ def render(data: LossWeights) -> Figure:
     return figure
 
 
-def _entry(line: Line) -> str:
-    return f"{line.row}: {'learned' if line.learned else 'fixed'}"
+def _entry(line: Line, apart: Collection[str]) -> str:
+    return f"{line.row}: {'learned' if line.learned else 'fixed'}" + (", every seed" if line.row in apart else "")
 
 
-def _markers(epochs: Sequence[int] | Any, number: int) -> list[int]:
+def _markers(epochs: Sequence[int], number: int) -> list[int]:
     """About five markers a line, not at the same epochs as those of the line before."""
     step = max(1, len(epochs) // 5)
     return list(range((number * step // 3) % step, len(epochs), step))
@@ -139,8 +151,11 @@ def describe(data: LossWeights) -> str:
         told = []
         for line in lines:
             (start, first), (end, last) = line.points[0], line.points[-1]
-            moved = f"“{line.row}” from {first.mean:.3f} in epoch {start} to {last.mean:.3f} in epoch {end}"
-            if len(line.at(end)) > 1:
+            reached = listed([f"{value:.3f}" for value in line.at(end)]) if line.apart else f"{last.mean:.3f}"
+            moved = f"“{line.row}” from {first.mean:.3f} in epoch {start} to {reached} in epoch {end}"
+            if line.apart:
+                moved += " (by seed, which end apart)"
+            elif len(line.at(end)) > 1:
                 moved += f" (seeds {min(line.at(end)):.3f} to {max(line.at(end)):.3f})"
             told.append(moved if line.learned else f"“{line.row}” fixed at {last.mean:.3f}")
         parts.append(f"{WEIGHTS[weight]}: {listed(told)}")

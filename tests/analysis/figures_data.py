@@ -65,8 +65,12 @@ def fill(
     seeds: Sequence[int] = (0, 1, 2),
     per_class: int = 6,
     epochs: int = 4,
+    **asked: Any,
 ) -> Study:
-    """Write a study's runs and open it as a report does. ``settings``: keys of ``data`` by setting."""
+    """Write a study's runs and open it as a report does.
+
+    ``settings``: keys of ``data`` by setting. ``asked``: what the plan wants of the report, as fields of ``PlanRecord``.
+    """
     client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.create_experiment("study", artifact_location=(folder / "artifacts").as_uri())
     planned, finals, kept = [], {}, {}
@@ -80,8 +84,14 @@ def fill(
                     changes={},
                     cells=[PlannedCell(cell=cell, seed=seed) for seed, cell in cells.items()],
                     config={
-                        "data": {"name": "cifar10", "data_ratio": 1.0, **copy.deepcopy(dict(data))},
-                        "model": {"experts": row.experts},
+                        "data": {
+                            "name": "cifar10",
+                            "imbalance": {"profile": "exponential", "factor": 100.0},
+                            "data_ratio": 1.0,
+                            **copy.deepcopy(dict(data)),
+                        },
+                        "augmentation": {"policy": "sim"},
+                        "model": {"backbone": "resnet8", "experts": row.experts},
                         "method": dict(row.method),
                         "training": {"epochs": epochs},
                     },
@@ -95,7 +105,9 @@ def fill(
                 record = _record(row, cell, arrays, names, epochs)
                 _log(client, experiment, seed, record, _kept(arrays, row.keep), folder)
                 finals[setting, row.name, seed], kept[setting, row.name, seed] = arrays, record
-    plan = PlanRecord(sweep=SWEEP, name=SWEEP, profile=None, question="?", rows=planned, reference=rows[0].name)
+    plan = PlanRecord(
+        sweep=SWEEP, name=SWEEP, profile=None, question="?", rows=planned, reference=rows[0].name, **asked
+    )
     tags = {records.TAG_ROLE: "sweep", records.TAG_SWEEP: SWEEP}
     parent = client.create_run(experiment, tags=tags)
     client.log_text(parent.info.run_id, plan.model_dump_json(), records.PLAN_ARTIFACT)

@@ -12,8 +12,10 @@ from scipy import stats
 from analysis import ablation, ablation_table, costs, state
 from analysis.ablation import AblationRow, AblationTable
 from analysis.selection import by_cell
+from analysis.statistics import Summary
 from analysis.store import SweepRuns, TrackingStore
-from analysis.table import to_csv, to_markdown
+from analysis.table import to_csv, to_latex, to_markdown
+from ltsearch.records import PlannedCell
 from tests.analysis.conftest import ACCURACY, SWEEP, Store, planned
 from trainables.errors import UserError
 
@@ -97,13 +99,16 @@ def test_printed(table: AblationTable) -> None:
     lines = to_markdown(made).splitlines()
     assert lines[2].startswith("| CE               |        41.00 ± 1.00 |   n=3 |") and "reference" in lines[2]
     assert "n=2/3" in lines[4] and "(n=2, not tested)" in lines[4]
-    assert "+8.10 [+7.67, +8.53] *" in lines[3]
+    # (8, 8, 8.3) − 0: t = 8.1 / 0.1 = 81, with 2 degrees of freedom p = 1 − t / √(t² + 2), times 3 for Holm.
+    assert 3 * (1 - 81 / (81**2 + 2) ** 0.5) == pytest.approx(0.00046, abs=1e-5)
+    assert "+8.10 [+7.67, +8.53], p &lt; 0.001 *" in lines[3]
     assert len({line.count("|") for line in lines[:9]}) == 1
     assert "**54.03 ± 1.00**" in lines[8] and "<u>52.50 ± 0.50</u>" in lines[7]
 
 
 def test_deviations_are_footnotes(table: AblationTable, runs: SweepRuns) -> None:
-    assert table.footnotes[0] == "All numbers are of the last of 400 epochs; nothing was selected on the test set."
+    assert table.footnotes[0] == "Trained on cifar100 (exponential, imbalance factor 100), resnet32, 400 epochs."
+    assert table.footnotes[1] == "All numbers are of the last of 400 epochs; nothing was selected on the test set."
     assert "“BIL + InterCL”: 2 of 3 seeds: seed 2 has not run." in table.footnotes
     assert any("“random”: 2 of 3 seeds: seed 0 left out: dataset fingerprint" in note for note in table.footnotes)
     rows = [planned("CE"), planned("BIL").model_copy(update={"beyond": {"optimizer.lr": 0.2}, "teachers": ["a"] * 6})]
@@ -112,6 +117,50 @@ def test_deviations_are_footnotes(table: AblationTable, runs: SweepRuns) -> None
     assert "“BIL” differs from “CE” in more than the studied axis: optimizer.lr = 0.2." in only.footnotes
     assert any("learns from 6 teachers (2 a seed)" in note for note in only.footnotes)
     assert "Seeds: 3 to 10." in only.footnotes
+
+
+@pytest.mark.parametrize(
+    ("over", "backbones", "text"),
+    [
+        (
+            {"data__name": "cifar10", "data__data_ratio": 0.04, "data__image_size": 16, "training__epochs": 40},
+            ["resnet8"],
+            "cifar10 (exponential, imbalance factor 100, data ratio 0.04, 16 px), resnet8, 40 epochs",
+        ),
+        (
+            {"data__name": "parquet", "data__path": "sets/caltech101", "data__imbalance__profile": "natural"},
+            ["resnet8", "resnet32", "resnet8"],
+            "caltech101 (natural counts), resnet8 and resnet32, 400 epochs",
+        ),
+        (
+            {"data__imbalance__factor": 1.0, "data__imbalance__subset_seed": 3, "data__val_per_class": 5},
+            ["resnet32"],
+            "cifar100 (balanced, without 5 validation images a class, subset seed 3), resnet32, 400 epochs",
+        ),
+        ({"data__imbalance__profile": "step"}, ["resnet32"], "cifar100 (step, imbalance factor 100), resnet32, 400 epochs"),
+    ],
+)  # fmt: skip
+def test_a_table_says_what_was_trained_on(over: dict[str, object], backbones: list[str], text: str) -> None:
+    rows = [planned(f"row {i}", over={**over, "model__backbone": found}) for i, found in enumerate(backbones)]
+    assert ablation.trained_on(rows) == text
+
+
+def test_a_pasted_table_says_what_was_trained_on(table: AblationTable) -> None:
+    latex = to_latex(ablation_table.build(table, "ablation", "caption"))
+    assert r"Trained on cifar100 (exponential, imbalance factor 100), resnet32, 400 epochs.\par" in latex
+
+
+def test_the_best_epoch_on_test_is_selected_on_the_test_set(runs: SweepRuns, table: AblationTable) -> None:
+    """The column is the one exception, and is named as such only where it is shown."""
+    name = "best epoch on test"
+    assert not any(name in note for note in table.footnotes)
+    cells = {cell: {**run, "best_epoch_on_test/single_top1": 0.6} for cell, run in by_cell(runs.frame).items()}
+    (only,) = ablation.build(runs.plan, cells)
+    made = ablation_table.build(only, "ablation", "caption")
+    (column,) = [c for c in made.columns if c.heading == name and c.shown]
+    assert row(only, "CE").best_epoch == Summary(pytest.approx(60), pytest.approx(0), 3)  # type: ignore[arg-type]
+    last = "All numbers are of the last of 400 epochs; nothing was selected on the test set"
+    assert f"{last}, but for the column “{column.heading}”." in made.notes and f"{last}." not in made.notes
 
 
 def test_csv(table: AblationTable) -> None:
@@ -134,6 +183,40 @@ def test_settings_have_a_table_each_and_one_together(runs: SweepRuns) -> None:
     assert overview is not None and [c.heading for c in overview.columns] == ["", "A", "B"]
     assert [row[0] for row in overview.rows] == ["CE", "NCL++"] and overview.rows[1][2] == tables[1].rows[1].accuracy
     assert ablation_table.build_overview(tables[:1], "overview", "") is None
+    assert overview.notes == () and "(n=" not in to_markdown(overview)
+
+
+def test_the_overview_shows_what_is_missing(runs: SweepRuns) -> None:
+    """A seed that has not run, one that was left out, and a row without any number in one of the settings."""
+    rows = [planned(name).model_copy(update={"setting": "A"}) for name in ("CE", "BIL + InterCL", "random")]
+    gone = [PlannedCell(cell="never", seed=0)]
+    rows += [planned("CE").model_copy(update={"setting": "B"})]
+    rows += [planned("random").model_copy(update={"setting": "B", "cells": gone})]
+    tables = ablation.build(runs.plan.model_copy(update={"rows": rows}), by_cell(runs.frame))
+    overview = ablation_table.build_overview(tables, "overview", "")
+    assert overview is not None
+    ce, inter, random = (line for line in to_markdown(overview).splitlines()[2:5])
+    assert "(n=" not in ce and "45.50 ± 2.12** (n=2/3)" not in inter and "45.50 ± 2.12 (n=2/3)" in inter
+    assert "40.25 ± 0.35 (n=2/3)" in random and random.rstrip(" |").endswith("–")
+    assert [note.replace("fingerprint 0123456789ab instead of ffffffffffff", "…") for note in overview.notes] == [
+        "A, “BIL + InterCL”: seed 2 has not run.",
+        "A, “random”: seed 0 left out: dataset ….",
+        "B, “random”: seed 0 has not run.",
+    ]
+    assert "n=2/3" in to_latex(overview) and "has not run" in to_latex(overview)
+
+
+def test_several_tables_are_corrected_one_by_one(runs: SweepRuns) -> None:
+    """The same two comparisons in two settings: each table's p-values are those of a family of two."""
+    rows = [planned(name).model_copy(update={"setting": s}) for s in ("A", "B") for name in ("CE", "BIL", "NCL++")]
+    tables = ablation.build(runs.plan.model_copy(update={"rows": rows}), by_cell(runs.frame))
+    reference = [a for a, _ in ACCURACY["CE"]]
+    p = {n: stats.ttest_rel([a for a, _ in ACCURACY[n]], reference).pvalue for n in ("BIL", "NCL++")}
+    for table in tables:
+        found = row(table, max(p, key=lambda name: p[name])).difference
+        assert found is not None and found.p_holm == pytest.approx(max(*p.values(), 2 * min(p.values())))
+    assert "each table by itself" in ablation.how_to_read(tables)
+    assert ablation.how_to_read(tables[:1]) == ablation.HOW_TO_READ
 
 
 def test_data_settings_never_share_a_table(runs: SweepRuns) -> None:
@@ -166,6 +249,20 @@ def test_costs_join_rows_of_the_same_trials(table: AblationTable) -> None:
     means = rows["NCL++ / NCL++ (ensemble)"].means
     assert means["kl_experts"] == pytest.approx(0.2) and means["seconds"] == 30 and means["peak_memory_mib"] == 512
     assert rows["CE"].means["kl_experts"] is None and rows["random"].n == 2
+
+
+def test_the_ensemble_costs_k_times_one_expert_at_test_time(runs: SweepRuns) -> None:
+    experts = {cell: 2 if cell.startswith("ncl++") else 1 for cell in by_cell(runs.frame)}
+    logged = {
+        cell: {**run, "cost/test_gmacs": 1.5, "cost/train_gmacs": 1.5 * experts[cell]}
+        for cell, run in by_cell(runs.frame).items()
+    }
+    made = costs.to_table(costs.build(ablation.build(runs.plan, logged)), "costs", "")
+    at = {column.heading: i for i, column in enumerate(made.columns)}
+    for row, one, all_of_them in (("CE", 1.5, 1.5), ("NCL++ / NCL++ (ensemble)", 1.5, 3.0)):
+        (found,) = [cells for cells in made.rows if cells[0] == row]
+        assert found[at["test (G)"]] == pytest.approx(one)
+        assert found[at["test, ensemble (G)"]] == pytest.approx(all_of_them)
 
 
 def test_state(runs: SweepRuns) -> None:

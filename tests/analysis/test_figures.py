@@ -30,6 +30,7 @@ from analysis.figures import (
 )
 from analysis.figures.classes import sort_classes
 from analysis.figures.common import titles
+from analysis.statistics import Summary
 from ltsearch.records import FigureKind, FigureRequest
 from tests.analysis.figures_data import Row, Study, fill
 
@@ -267,6 +268,22 @@ def test_ticks_that_would_touch(hundred: Study) -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0.001", "0.01", "1"]
 
 
+@pytest.mark.parametrize(("xs", "moved"), [((0.0, 0.5, 1.0), (0.01, 0.51, 1.0)), ((0.001, 0.01, 1.0), None)])
+def test_an_ensemble_stands_beside_the_single_expert(xs: tuple[float, ...], moved: tuple[float, ...] | None) -> None:
+    """By a hundredth of the axis, where both have a point: not at the last x, which the single expert lacks."""
+    spread = Summary(50.0, 1.0, 3)
+    points = tuple(curve.Point(x, "row", "", spread) for x in xs)
+    lines = (curve.Line("", "single", points[:-1]), curve.Line("", "ensemble", points))
+    axes = render("curve", curve.Curve("k", "k", {"all": lines}, (), ())).axes[0]
+    single, ensemble = (container.lines[0].get_xdata() for container in axes.containers)
+    assert list(single) == list(xs[:-1])
+    expected = moved or (0.001 * 1000**0.01, 0.01 * 1000**0.01, 1.0)  # on three decades
+    assert list(ensemble) == pytest.approx(expected)
+    assert axes.get_xscale() == ("linear" if moved else "log") and set(axes.get_xticks()) == set(xs)
+    header, rows = FIGURES["curve"].table(curve.Curve("k", "k", {"all": lines}, (), ()))
+    assert {row[header.index("k")] for row in rows} == set(xs)  # the data is where it is
+
+
 # -- bars --------------------------------------------------------------------------------------------------------------
 
 
@@ -291,8 +308,22 @@ def test_bars(study: Study) -> None:
     means = [s.mean for panel in data.panels for s in panel.accuracy.values()]
     assert start < min(means) and end > max(means)
     label = figure.get_supxlabel()
-    assert (start == 0) == ("starts at" not in label)
+    assert (start <= 0) == ("starts at" not in label)
     assert len(figure.axes[0].texts) == len(data.panels[0].accuracy)
+
+
+def test_an_axis_from_0_has_ticks_and_room_for_what_is_near_it() -> None:
+    """Accuracies from 1.75 to 64: five ticks rather than 0 and 50, and no marker on the axis itself."""
+    accuracy = {("CE", "single"): Summary(1.75, 0.95, 3), ("BSCE", "single"): Summary(64.0, 1.0, 3)}
+    panels = tuple(bars.Panel("", split, accuracy) for split in ("many", "few"))
+    axes = render("bars", bars.Bars(("CE", "BSCE"), ("single",), panels, ())).axes[0]
+    start, end = axes.get_xlim()
+    assert start < 0 and 0.01 < -start / end < 0.05 and end > 64
+    shown = [tick for tick in axes.get_xticks() if start <= tick <= end]
+    assert shown[0] == 0 and 3 <= len(shown) <= 6
+    radius = axes.lines[0].get_markersize() / 72 / 2 * axes.figure.dpi
+    left = axes.transData.transform((1.75, 0))[0]
+    assert left - radius > axes.get_window_extent().x0
 
 
 def test_a_named_ensemble_keeps_its_name_only_if_there_is_another(study: Study) -> None:
@@ -510,6 +541,31 @@ def test_loss_weights(study: Study) -> None:
     axes = render("loss_weights", data).axes[0]
     assert [line.get_linestyle() for line in axes.lines] == ["--", *["-"] * 3]  # fixed; two seeds and their mean
     assert loss_weights.build(study.context, request_of("loss_weights", rows=["BSCE"])) is None
+
+
+def test_seeds_that_end_apart_have_no_mean() -> None:
+    """Weights of three runs, of which two end at 1 and one at 0: nothing is drawn at their mean."""
+    ends = {0: 0.99, 1: 0.01, 2: 0.98}
+    by_seed = {seed: {1: 0.5, 2: (0.5 + end) / 2, 3: end} for seed, end in ends.items()}
+    near = {seed: {epoch: 0.5 + 0.02 * seed * epoch for epoch in (1, 2, 3)} for seed in ends}
+    made = []
+    for name, seeds in (("apart", by_seed), ("near", near)):
+        points = ((e, statistics.mean(v[e] for v in seeds.values()), [v[e] for v in seeds.values()]) for e in (1, 2, 3))
+        summaries = tuple((e, Summary(mean, statistics.stdev(values), 3)) for e, mean, values in points)
+        made.append(loss_weights.Line(name, True, seeds, summaries))
+    data = loss_weights.LossWeights({"lambda_intra": tuple(made)}, ())
+    figure = render("loss_weights", data)
+    bold = [line for line in figure.axes[0].lines if line.get_linewidth() > 1]
+    assert [[*line.get_ydata()] for line in bold[:-1]] == [[*values.values()] for values in by_seed.values()]
+    assert [*bold[-1].get_ydata()] == pytest.approx([0.52, 0.54, 0.56])  # the mean of those that agree
+    assert len(figure.axes[0].lines) == 3 + 3 + 1
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["apart: learned, every seed", "near: learned"]
+    header, rows = FIGURES["loss_weights"].table(data)
+    last = [row for row in rows if row[header.index("row")] == "apart" and row[header.index("epoch")] == 3]
+    assert [row[header.index("value")] for row in last] == [*ends.values()]
+    assert {row[header.index("mean")] for row in last} == {pytest.approx(0.66)}
+    assert "to 0.990, 0.010 and 0.980 in epoch 3 (by seed, which end apart)" in loss_weights.describe(data)
 
 
 # -- style -------------------------------------------------------------------------------------------------------------

@@ -208,3 +208,22 @@ def test_balanced_cifar_is_imbalance_1() -> None:
     balanced = config(data__imbalance__factor=1.0)
     assert published_numbers.deviations(large, balanced) == []
     assert published_numbers.deviations(small, balanced) == ["backbone resnet32 instead of resnet10"]
+
+
+@pytest.mark.parametrize(
+    ("over", "expected"),
+    [
+        ({}, []),
+        ({"training__epochs": 3, "augmentation__policy": "sim", "data__data_ratio": 0.1, "data__val_per_class": 2}, []),
+        ({"data__image_size": 64}, ["images of 64 pixels instead of 224"]),
+        ({"model__backbone": "resnet8"}, ["backbone resnet8 instead of resnet50"]),
+        ({"data__name": "places_lt"}, ["dataset places_lt instead of imagenet_lt"]),
+    ],
+)
+def test_a_recipe_does_not_change_what_a_network_costs(over: dict[str, object], expected: list[str]) -> None:
+    table = published_numbers.table("ncl_pp", "5")
+    large = {"data__name": "imagenet_lt", "data__imbalance__profile": "natural", "model__backbone": "resnet50", **over}
+    costs = [published_numbers.deviations(n, config(**large)) for n in table if n.metric.endswith("gflops")]
+    assert costs == [expected] * 8
+    accuracies = [published_numbers.deviations(n, config(**large)) for n in table if n.metric == "top1"]
+    assert all(len(found) > len(expected) for found in accuracies)

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from analysis import report
+from analysis import report, study_files
 from analysis.markdown import csv_text, escape, table
+from ltsearch.records import FigureRequest, PairedTest, PublishedTable
 from tests.analysis.conftest import SWEEP, Store
+from tests.analysis.figures_data import SWEEP as FIGURES_SWEEP
+from tests.analysis.figures_data import Row, fill
+from trainables.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +66,9 @@ def test_the_same_store_gives_the_same_bytes(folder: Path, store: Store, tmp_pat
 
 def test_command(store: Store, tmp_path: Path) -> None:
     spec = tmp_path / "study.yaml"
-    spec.write_text(f"name: study\ntracking: {{uri: '{store.uri}'}}\nreport: {{folder: out, notes: From the spec.}}\n")
+    spec.write_text("extends: shared/where.yaml\nname: study\nreport: {folder: out, notes: From the spec.}\n")
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/where.yaml").write_text(f"tracking: {{uri: '{store.uri}'}}\nreport: {{folder: elsewhere}}\n")
     done = subprocess.run(
         [sys.executable, "-m", "analysis.report", str(spec), "--profile", "small"],
         cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(Path(report.__file__).parents[1])},
@@ -71,12 +77,71 @@ def test_command(store: Store, tmp_path: Path) -> None:
     assert "Notes stand *here*." in (tmp_path / "out" / SWEEP / "report.md").read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a study that asks for figures, paired tests and published tables."""
+    folder = tmp_path_factory.mktemp("full")
+    rows = [Row("BSCE", strength=1.0), Row("NCL++", experts=2, strength=3.0, method={"name": "ncl_pp", "beta": 0.3})]
+    asked = {
+        "figures": [
+            FigureRequest(kind="bars", caption="Bars of both."),
+            FigureRequest(kind="tsne", rows=["BSCE"]),
+            FigureRequest(kind="loss_weights"),  # of which nothing was logged
+        ],
+        "paired_tests": [
+            PairedTest(row="NCL++", reference="BSCE", seed=1),
+            PairedTest(row="NCL++", reference="BSCE", seed=7),
+        ],
+        "published": [PublishedTable(paper="ncl_pp", table="7"), PublishedTable(paper="dive", table="8")],
+    }
+    fill(folder, rows, [50, 30, 10, 5], names=["a", "b", "c", "d"], seeds=(0, 1), **asked)
+    return report.write_report(FIGURES_SWEEP, f"sqlite:///{folder / 'mlflow.db'}", folder / "out")
+
+
+def test_what_a_plan_asks_for_is_in_the_report(full: Path) -> None:
+    text = full.read_text(encoding="utf-8")
+    headings = re.findall(r"^##+ .*$", text, re.MULTILINE)
+    assert headings == [
+        "## What ran",
+        "## Ablation",
+        "## Calibration and cost",
+        "## Figures",
+        "## Image by image",
+        "### NCL++ against BSCE, seed 1, by class",
+        "## Published",
+        "### NCL++ (Tan et al., Pattern Recognition 147, 2024), Table 7",
+        "### DiVE (He et al., ICCV 2021), Table 8",
+        "## Provenance",
+    ]
+    assert "*Bars of both.*" in text and "*Loss weights over epochs*: nothing to draw" in text
+    assert "“NCL++” against “BSCE”: no seed of which both have finished." in text
+    assert "| BIL + InterCL + IntraCL" in text and "Ours not in this table: “BSCE”, “NCL++”: " in text
+    assert "BSCE (5.29): printed 5.29 between 48.24 and 43.18: a digit seems to be lost." in text
+
+
+def test_its_files_are_there_and_linked(full: Path) -> None:
+    links = set(re.findall(r"\]\(([^)]+)\)", full.read_text(encoding="utf-8")))
+    tables = ("ablation", "costs", "paired_1", "published_ncl_pp_7", "published_dive_8")
+    expected = {f"{name}.{end}" for name in tables for end in ("csv", "tex")} | {"ablation_seeds.csv"}
+    expected |= {f"figures/{name}.{end}" for name in ("1_bars", "2_tsne") for end in ("png", "svg", "csv")}
+    assert links == expected
+    there = {path.relative_to(full.parent).as_posix() for path in full.parent.rglob("*") if path.is_file()}
+    assert there == expected | {"report.md"}
+
+
+def test_a_published_table_that_does_not_exist_writes_nothing(tmp_path: Path) -> None:
+    fill(tmp_path, [Row("BSCE")], [5, 5], seeds=(0,), published=[PublishedTable(paper="ncl_pp", table="11")])
+    with pytest.raises(UserError, match="no table '11' of paper 'ncl_pp'; .*known tables: dive 1, "):
+        report.write_report(FIGURES_SWEEP, f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_profile_may_move_the_report() -> None:
     tree = {"report": {"folder": "a"}, "tracking": {"uri": "u"}, "profiles": {"p": {"report.folder": "b"}, "q": None}}
-    assert report._options(tree, "p")("report", "folder") == "b"
-    assert report._options(tree, "q")("report", "folder") == "a"
-    assert report._options(tree, "p")("tracking", "uri") == "u"
-    assert report._options(tree, None)("report", "notes") is None
+    assert study_files.options(tree, "p")("report", "folder") == "b"
+    assert study_files.options(tree, "q")("report", "folder") == "a"
+    assert study_files.options(tree, "p")("tracking", "uri") == "u"
+    assert study_files.options(tree, None)("report", "notes") is None
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from analysis import search_figures, search_front, search_summary, style
 from analysis.search_summary import SearchSummary
 from analysis.selection import by_cell
 from analysis.store import TrackingStore
+from analysis.table import marks
 from tests.analysis.conftest import SWEEP, Store, search
 
 
@@ -33,6 +35,39 @@ def test_confirmed_on_the_test_set(summary: SearchSummary) -> None:
     assert first.single is not None and first.single.mean == pytest.approx(51)
     assert first.ensemble is not None and first.ensemble.std == pytest.approx(2 / 2**0.5)
     assert summary.absent == ()  # epochs differ between winners, which a search allows
+
+
+def test_winners_are_ranked_on_validation_and_not_marked(summary: SearchSummary) -> None:
+    """The second winner's test score may be above the first's: nothing points at it."""
+    made = search_summary.confirmed_table(summary)
+    assert [mark for row in marks(made) for mark in row if mark] == []
+    assert "rank on validation" in made.caption and [row[0] for row in made.rows] == [4, 2]
+    text = search_summary.render(summary)
+    below = text[text.index("by their rank on validation") :]
+    assert "**" not in below and "<u>" not in below and "the test set selects nothing" in below
+
+
+def test_importances_say_what_they_are_over(summary: SearchSummary) -> None:
+    """Of eight trials five finished; a parameter that only some of them have is not rated."""
+    over = "ver 5 finished trials (pruned ones are not counted)"
+    assert f"\n\nO{over}." in search_summary.render(summary)
+    record = search()
+    record.space["λ"] = "uniform [0, 1] when method.weights = fixed"
+    record.space["lambdas"] = "choice tied, separate"
+    conditional = search_summary.build(record, {})
+    told = f"{over}; conditional parameters are not rated: λ, lambdas"
+    assert f"O{told}." in search_summary.render(conditional)
+    with style.style():
+        assert search_figures.draw(conditional)["search_importances"][0].endswith(f", o{told}")
+
+
+def test_labels_are_those_of_the_study(summary: SearchSummary) -> None:
+    files = search_summary.render_files(summary, "my_study")
+    labels = {name: re.findall(r"\\label\{(.*)\}", text) for name, text in files.items() if name.endswith(".tex")}
+    assert labels == {
+        "search_best.tex": ["tab:my-study-search-best"],
+        "search_confirmed.tex": ["tab:my-study-search-confirmed"],
+    }
 
 
 def test_a_search_under_way_has_no_numbers_yet() -> None:

@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from analysis import markdown
 from analysis.statistics import Difference, Summary
 from analysis.table import Column, Table, latex_escape, marks, to_csv, to_latex, to_markdown
 
@@ -46,7 +47,7 @@ def test_one_value_is_not_marked() -> None:
 def test_markdown() -> None:
     lines = to_markdown(TABLE).splitlines()
     assert lines[2].startswith("| a\\|b |    **50.00 ± 1.00** | <u>2.0</u> |") and lines[2].endswith(" reference |")
-    assert "**50.00**" in lines[3] and "−1.50 [−2.00, −1.00] *" in lines[3] and "hidden" not in lines[0]
+    assert "**50.00**" in lines[3] and "−1.50 [−2.00, −1.00], p = 0.02 *" in lines[3] and "hidden" not in lines[0]
     assert lines[5].count("–") == 3 and lines[-1] == "- a note with 95 % and ≥ 3 seeds"
 
 
@@ -63,7 +64,39 @@ def test_latex_is_well_formed() -> None:
     assert r"\label{tab:some-table}" in text and all(ord(c) < 128 for c in text)
 
 
-@pytest.mark.parametrize("character", list("\\&%$#_{}~^<>"))
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [
+        (0.0123, "p = 0.012 *"), (0.314, "p = 0.31 n.s."), (0.00099, "p < 0.001 *"), (0.001, "p = 0.001 *"),
+        (1.0, "p = 1 n.s."), (0.049999, "p = 0.049999 *"), (0.05, "p = 0.05 n.s."), (0.0504, "p = 0.05 n.s."),
+    ],
+)  # fmt: skip
+def test_a_difference_prints_the_corrected_p(p: float, text: str) -> None:
+    assert markdown.difference(Difference(5.81, (4.9, 6.72), 3, p / 3, p)) == f"+5.81 [+4.90, +6.72], {text}"
+
+
+def test_a_difference_that_was_not_tested_prints_no_p() -> None:
+    assert markdown.difference(Difference(1.0, (0.5, 1.5), 2)) == "+1.00 [+0.50, +1.50] (n=2, not tested)"
+
+
+def test_a_pasted_table_explains_its_differences() -> None:
+    """Interval, p and marks; a table without differences has nothing to explain."""
+    below = to_latex(TABLE).partition(r"\end{tabular}")[2]
+    for part in (
+        r"95 \% t-interval",
+        "Holm's correction",
+        r"*: p $<$ 0.05",
+        "n.s.: not significant",
+        "not tested:",
+        "Bold:",
+    ):
+        assert part in below
+    columns, rows = TABLE.columns[:3], tuple(row[:3] for row in TABLE.rows)
+    assert "Holm" not in to_latex(Table("t", "", columns, rows))
+    assert "Holm" not in to_markdown(TABLE)  # the report says it once, above
+
+
+@pytest.mark.parametrize("character", list("\\&%$#_{}~^<>|†∗"))
 def test_latex_escapes_what_it_reads_otherwise(character: str) -> None:
     assert latex_escape(character) != character and all(ord(c) < 128 for c in latex_escape(character))
 

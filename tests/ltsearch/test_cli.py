@@ -16,7 +16,10 @@ import pytest
 from PIL import Image
 
 from ltsearch import placement
-from ltsearch.spec import Resources
+from ltsearch.plan import make_plan
+from ltsearch.records import CellRecord, Epoch, Status
+from ltsearch.spec import Resources, load
+from ltsearch.store import CellStore
 from ltsearch.sweep import main
 from tests.ltsearch.helpers import ROOT, environment, study, write
 from trainables.errors import UserError
@@ -72,6 +75,8 @@ def test_files_and_options(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     good = str(write(tmp_path, study()))
     (tmp_path / "bad.yaml").write_text("{a: [")
     assert "not YAML" in refused(capsys, tmp_path, "bad.yaml")
+    (tmp_path / "bad.yaml").write_text("name: {{ name }}\n")
+    assert "cannot be a key" in refused(capsys, tmp_path, "bad.yaml")
     assert "no such file" in refused(capsys, tmp_path, "none.yaml")
     assert "no such profile" in refused(capsys, tmp_path, good, "--profile", "tiny")
     assert "--set 'epochs'" in refused(capsys, tmp_path, good, "--set", "epochs")
@@ -104,6 +109,34 @@ def test_a_tracking_server_that_does_not_answer(capsys: pytest.CaptureFixture[st
     told = refused(capsys, tmp_path, str(write(tmp_path, study())), "--tracking-uri", "http://127.0.0.1:9")
     assert "tracking server http://127.0.0.1:9: does not answer" in told and "--tracking-uri" in told
     assert time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize("uri", ["postgresql://127.0.0.1:9/db", "./mlruns", "sqlite:///no/such/folder/mlflow.db"])
+def test_fresh_forgets_nothing_without_a_tracking_store(
+    uri: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A database that does not answer, a kind that MLflow gave up, a folder that is not there."""
+    path = write(tmp_path, study())
+    store, cell = CellStore(tmp_path / "store"), make_plan(load(path)).cells[0]
+    config = cell.config.model_dump(mode="json")
+    store.write(CellRecord(cell=cell.id, config=config, recipes={}, status=Status.FINISHED))
+    told = refused(capsys, tmp_path, str(path), "--fresh", "--tracking-uri", uri)
+    assert told.startswith(f"error: tracking server {uri}: ") and len(told.splitlines()) == 1
+    assert store.read(cell.id).status is Status.FINISHED
+
+
+@pytest.mark.parametrize("uri", ["http://user:secret@127.0.0.1:9", "postgresql://user:secret@127.0.0.1:9/db"])
+def test_a_password_in_the_tracking_uri_is_refused_and_not_shown(
+    uri: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    good = str(write(tmp_path, study()))
+    inside = str(write(tmp_path, study(**{"tracking.uri": uri}), "inside.yaml"))
+    for words in ([good, "--tracking-uri", uri], [inside]):
+        assert main(words) == 2
+        shown = capfd.readouterr()
+        assert "MLFLOW_TRACKING_PASSWORD" in shown.err and "127.0.0.1:9" in shown.err
+        assert "secret" not in shown.out + shown.err and "user:" not in shown.out + shown.err
+    assert {p.name for p in tmp_path.iterdir()} == {"study.yaml", "inside.yaml"}
 
 
 def test_storage_that_is_not_writable(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -190,11 +223,6 @@ def test_the_plan_needs_neither_torch_nor_ray(tmp_path: Path) -> None:
 
 
 def test_the_plan_shows_what_is_done(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    from ltsearch.plan import make_plan
-    from ltsearch.records import CellRecord, Epoch, Status
-    from ltsearch.spec import load
-    from ltsearch.store import CellStore
-
     path = write(tmp_path, study())
     cells = make_plan(load(path)).cells
     store = CellStore(tmp_path / "store")
@@ -206,3 +234,17 @@ def test_the_plan_shows_what_is_done(capsys: pytest.CaptureFixture[str], tmp_pat
     shown = capsys.readouterr().out
     assert "(1 diverged, 1 done, 1 failed, 1 interrupted, 2 missing)" in shown
     assert f"0: {cells[0].id} done" in shown and "from 1 finished cells" in shown
+
+
+def test_a_published_table_must_be_there_before_hours_are_spent(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """One that does not exist is refused with the list of those that do, by the plan and by the sweep."""
+    tree = study(**{"report.published": [{"paper": "ncl_pp", "table": "7"}, {"paper": "ncl_pp", "table": "11"}]})
+    path = str(write(tmp_path, tree))
+    for words in ([path, "--plan"], [path]):
+        told = refused(capsys, tmp_path, *words)
+        assert "no table '11' of paper 'ncl_pp'; known papers: dive, ncl_pp, slides; known tables: dive 1, " in told
+        assert "ncl_pp 7" in told and told.count("\n") == 1
+    tree = study(**{"report.published": [{"paper": "ncl_pp", "table": "7"}]})
+    assert main([str(write(tmp_path, tree)), "--plan"]) == 0

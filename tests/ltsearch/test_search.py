@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def run(study: SearchStudy, stop_after: int | None = None) -> list[tuple[int, di
         number, cell = asked
         epochs, status = [], Status.FINISHED
         for e in range(1, cell.config.training.epochs + 1):
-            epochs.append(Epoch(epoch=e, metrics={METRIC: accuracy(cell.config, e), "seconds": 1.0}))
+            metrics = {METRIC: accuracy(cell.config, e), "train/loss": cell.config.method.lambda_inter, "seconds": 1.0}
+            epochs.append(Epoch(epoch=e, metrics=metrics))
             if study.report(number, epochs[-1], last=e == cell.config.training.epochs):
                 status = Status.PRUNED
                 break
@@ -47,9 +49,16 @@ def run(study: SearchStudy, stop_after: int | None = None) -> list[tuple[int, di
     return done
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "cmaes"])
-def test_every_sampler_repeats_exactly_and_goes_on_exactly(tmp_path: Path, sampler: str) -> None:
-    over = {"search.sampler": sampler, "search.trials": 9}
+TWO = {"search.metrics": [{"name": METRIC}, {"name": "train/loss", "mode": "min"}], "search.early_stopping": None}
+
+
+@pytest.mark.parametrize(
+    ("sampler", "metrics"), [("tpe", {}), ("random", {}), ("gp", {}), ("cmaes", {}), ("nsga2", TWO), ("tpe", TWO)]
+)
+def test_every_sampler_repeats_exactly_and_goes_on_exactly(
+    tmp_path: Path, sampler: str, metrics: dict[str, Any]
+) -> None:
+    over = {"search.sampler": sampler, "search.trials": 9, **metrics}
     whole = run(open_study(tmp_path / "a", **over))
     again = run(open_study(tmp_path / "b", **over))
     first = run(open_study(tmp_path / "c", **over), stop_after=4)
@@ -247,6 +256,37 @@ def test_values_that_do_not_go_together_are_passed_over(tmp_path: Path) -> None:
     again = open_study(tmp_path, **over)
     before = len(again.study.trials)
     assert again.is_over() and again.ask() is None and len(again.study.trials) == before
+
+
+def test_a_continuous_space_of_which_nothing_goes_together_is_told_and_not_exhausted(tmp_path: Path) -> None:
+    space = {
+        "method.beta": {"uniform": [0, 1]},
+        "method.formulation": {"choice": ["official"]},
+        "augmentation.policy": {"choice": ["mixup"]},
+    }
+    over = {"search.space": space, "search.early_stopping": None}
+    study = open_study(tmp_path, **over)
+    assert study.ask() is None
+    why = "30 proposals in a row could not be run, the last: .*'mixup' is not defined for `formulation: official`"
+    assert re.search(why + ".*; narrow search.space", study.problem)
+    assert study.stopped_by == study.problem == study.record().stopped_by and study.record().trials == []
+    again = open_study(tmp_path, **over)
+    tried = len(again.study.trials)
+    assert not again.is_over() and not again.problem
+    assert again.ask() is None and len(again.study.trials) == 2 * tried and again.problem
+
+
+def test_a_trial_that_finishes_without_the_metric_is_told_and_not_the_best(tmp_path: Path) -> None:
+    study = open_study(tmp_path)
+    told = {}
+    for metrics in ({METRIC: 0.5}, {"val/ensemble_top1": 0.9}):
+        number, cell = study.ask()
+        history = [Epoch(epoch=9, metrics=metrics)]
+        record = CellRecord(cell=cell.id, config={}, recipes={}, status=Status.FINISHED, history=history)
+        study.tell(number, Status.FINISHED, record)
+        told[number] = study.problem
+    assert told == {0: "", 1: f"trial 1 finished without {METRIC}; choose another metric"}
+    assert [t.number for t in study.best()] == [0] and study.record().trials[1].state == "failed"
 
 
 def test_batches_that_workers_cannot_share_are_passed_over(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import jsonschema
 import pytest
 
 from ltsearch.overrides import merge, nest, parse_assignment
-from ltsearch.plan import make_plan
+from ltsearch.plan import make_plan, search_cell
 from ltsearch.schema import PATH, schema, text
+from ltsearch.space import Parameter
 from ltsearch.spec import load, read_study, read_yaml, seed_list
 from tests.ltsearch.helpers import ROOT, study, write
 from trainables.errors import UserError
@@ -45,6 +46,15 @@ def plan(tmp_path: Path, tree: dict[str, Any], **options: Any) -> Any:
         ({"search.space": {"method.beta": {"uniform": [0, 1], "int": [0, 1]}}}, "exactly one of"),
         ({"search.space": {"method.beta": {}}}, "exactly one of"),
         ({"search.space": {"x": {"uniform": [0, 1]}}}, "no configuration key 'x'"),
+        ({"search.space": {"model.experts": {"uniform": [1, 3]}}}, r"search whole numbers with `int: \[low, high\]`"),
+        ({"search.space": {"model.experts": {"uniform": [1, 3], "step": 0.5}}}, "experts = 1.5: .* with `int: "),
+        ({"search.space": {"model.experts": {"loguniform": [1, 3]}}}, "search whole numbers with `int: "),
+        ({"search.space": {"model.experts": {"int_": [1, 3]}}}, "unknown key .*int_'; did you mean 'int'.*, int, choice"),
+        ({"search.wth": ["NFL"]}, "unknown key 'search.wth'; did you mean 'with'.* known: space, with, set"),
+        ({"base.method": {"name": ["ncl_pp"]}}, r"unknown method \['ncl_pp'\]; known methods: ce, bsce, ncl_pp"),
+        ({"base.method": {"name": {"a": 1}}}, "unknown method {'a': 1}; known methods: ce, bsce, ncl_pp"),
+        ({"base.model.experts": True}, "base: model.experts: true does not go here"),
+        ({"search.trials": True}, "search.trials: true does not go here"),
         ({"search.space": {"method.beta": {"uniform": [0, 1], "when": {"y": 1}}}}, "'y' is not a parameter"),
         (
             {"search.metrics": [{"name": "test/ensemble_top1"}]},
@@ -85,6 +95,9 @@ def test_bad_studies(tmp_path: Path, over: dict[str, Any], message: str) -> None
         ("name: a\nname: b", "key 'name' is given twice"),
         ("name: x\nbase: 3", "base = 3"),
         ("name: x", "needs an `ablation`, a `search` or both"),
+        ("name: {{ name }}", r"line 1, column 8: not YAML: {'name': None} cannot be a key"),
+        ("name: x\n[a, b]: 1", r"line 2, column 1: not YAML: \['a', 'b'\] cannot be a key"),
+        ("name: x\nbase:\n  ? {a: 1}\n  : 2", "line 3, column 5: not YAML: {'a': 1} cannot be a key"),
     ],
 )
 def test_bad_files(tmp_path: Path, content: str, message: str) -> None:
@@ -111,6 +124,70 @@ def test_profiles_and_overrides(tmp_path: Path) -> None:
         load(path, "slow")
     with pytest.raises(UserError, match="must be key=value"):
         parse_assignment("search.trials")
+
+
+def test_whole_numbers_may_be_searched_in_whole_steps(tmp_path: Path) -> None:
+    tree = study()
+    tree["search"]["space"] = {"model.experts": {"uniform": [1, 3], "step": 1}}
+    made = plan(tmp_path, tree)
+    assert search_cell(made, {"model.experts": 3.0}).config.model.experts == 3
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        {"search.space.method.beta": {"uniform": [0, 0.5]}},
+        {"search.space": {"method.beta": {"uniform": [0, 0.5]}}},
+        {"search": {"space.method.beta": {"uniform": [0, 0.5]}}},
+        {"search": {"space": {"method.beta": {"uniform": [0, 0.5]}}}},
+        None,  # by --set
+    ],
+)
+def test_one_parameter_of_a_space_is_replaced_whole(tmp_path: Path, profile: dict[str, Any] | None) -> None:
+    tree = study()
+    tree["search"]["space"]["method.beta"] = {"loguniform": [0.1, 1]}  # nothing of it must be left
+    plain = load(write(tmp_path, tree)).spec
+    if profile is None:
+        over = load(write(tmp_path, tree), None, [parse_assignment("search.space.method.beta={uniform: [0, 0.5]}")])
+    else:
+        tree["profiles"] = {"narrow": profile}
+        over = load(write(tmp_path, tree), "narrow")
+    space = over.spec.search.space
+    assert space == plain.search.space | {"method.beta": Parameter(uniform=(0, 0.5))}
+    assert over.spec.search.model_copy(update={"space": plain.search.space}) == plain.search
+
+
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [
+        ({"serch.trials": 3}, "profiles.slow: unknown key 'serch'; did you mean 'search'"),
+        ({"search": {"trails": 3}}, "profiles.slow: unknown key 'search.trails'; did you mean 'trials'"),
+        ({"base.method.beta": 1.5}, "profiles.slow: base: method.beta = 1.5"),
+        ({"base": {"method": {"beta": 1.5}}}, "profiles.slow: base: method.beta = 1.5"),
+    ],
+)
+def test_a_profile_that_does_not_run_is_checked_too(tmp_path: Path, profile: dict[str, Any], message: str) -> None:
+    tree = {**study(), "profiles": {"quick": {"seeds": 1}, "slow": profile}}
+    for name in (None, "quick"):
+        with pytest.raises(UserError, match=message):
+            load(write(tmp_path, tree), name)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        ("x", "seeds = 'x': must be a valid integer or a valid list or a mapping"),
+        (3.5, "seeds = 3.5: must be a valid integer or a valid list or a mapping"),
+        (True, "seeds: true does not go here"),
+        (["a"], "seeds.0 = 'a': input should be a valid integer, unable to parse string as an integer"),
+        ({"min": 3}, "seeds.until is missing"),
+    ],
+)
+def test_of_a_value_of_several_kinds_one_line_is_told(tmp_path: Path, seeds: Any, message: str) -> None:
+    path = write(tmp_path, {**study(), "seeds": seeds})
+    with pytest.raises(UserError) as error:
+        load(path)
+    assert str(error.value) == f"{path}: {message}"
 
 
 def test_numbers_in_scientific_notation(tmp_path: Path) -> None:
