@@ -114,9 +114,6 @@ class WorkerGroup:
         self.mailbox = ray.remote(num_cpus=0)(Mailbox).options(scheduling_strategy=here()).remote()
         self.error: BaseException | None = None
         self._scratch = tempfile.TemporaryDirectory(prefix="ltsearch-group-")
-        context = ray.get_runtime_context()
-        setup = {**setup, "owner": context.get_actor_id()}
-        setup["registry"].begin.remote(setup["owner"], context.current_actor)
         trainer = TorchTrainer(
             work,
             train_loop_config={**setup, "mailbox": self.mailbox},
@@ -201,8 +198,8 @@ def reason(error: BaseException | None) -> str:
 def work(setup: dict[str, Any]) -> None:
     """What every worker runs: jobs from the mailbox until it is closed.
 
-    ``setup``: mailbox, sources (by key, or a reference to them), storage, cpus, gpus, checkpoint_seconds, provenance,
-    registry (of ``ltsearch.groups``), terms (of ``ltsearch.nodes``).
+    ``setup``: mailbox, sources (by key, or a reference to them), storage, cpus, gpus, checkpoint_seconds, provenance, terms (of
+    ``ltsearch.nodes``).
     """
     import torch
     import torch.distributed as dist
@@ -217,9 +214,6 @@ def work(setup: dict[str, Any]) -> None:
     sources = ray.get(setup["sources"]) if isinstance(setup["sources"], ray.ObjectRef) else setup["sources"]
     setup = {**setup, "nodes": _nodes(workers)}
     mailbox, last = setup["mailbox"], 0
-    group = ray.util.get_current_placement_group()
-    if rank == 0 and group is not None:
-        setup["registry"].add.remote(setup["owner"], group.id.hex())
 
     def shared(value: Any) -> Any:
         values = [value]

@@ -140,7 +140,7 @@ def run(
     if resources.workers > 1:
         spread = resources.placement == "spread"
         layout = Layout(resources.workers, resources.cpus_per_worker, resources.gpus_per_worker, spread)
-    orphans = Orphans({i: layout.bundle() for i in range(layout.workers)}) if layout is not None else None
+    orphans = Orphans() if layout is not None else None
     feeder = Feeder(queue, capacity, orphans, spare=layout is None, max_failures=resources.max_failures)
     tell_memory_apart()
     trainable = tune.with_resources(
@@ -154,7 +154,6 @@ def run(
             provenance=dict(provenance),
             layout=layout,
             terms=terms,
-            registry=orphans.registry if orphans is not None else None,
         ),
         # Tune does not see what a worker group reserves: how many trials run at once is bounded by the queue. The trial's
         # own actor needs next to nothing, but Ray refuses nothing at all: one byte.

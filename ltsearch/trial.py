@@ -41,7 +41,6 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
         provenance: Mapping[str, str] | None = None,
         layout: Layout | None = None,
         terms: Terms | None = None,
-        registry: Any = None,
     ) -> None:
         """Once an actor; with a ``layout``, trials are trained by a group of workers.
 
@@ -65,7 +64,7 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
         self.settled: CellRecord | None = None
         self.recorder: Recorder
         self.run: Generator[Report]
-        self.layout, self.registry, self.terms = layout, registry, terms
+        self.layout, self.terms = layout, terms
         self.group: WorkerGroup | None = None
         self._begin(config)
 
@@ -131,7 +130,6 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
                     "gpus": self.layout.gpus,
                     "checkpoint_seconds": self.checkpoint_seconds,
                     "provenance": self.provenance,
-                    "registry": self.registry,
                     "terms": self.terms,
                 },
             )
