@@ -8,6 +8,7 @@ Train's own cleaner asks the dashboard, which may not be there or be another Ray
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -42,11 +43,10 @@ class Orphans:
         if now - self._looked < (LOOK_SECONDS_WATCHING if now < self._until else LOOK_SECONDS):
             return
         self._looked = now
-        try:
+        with suppress(Exception):  # Ray raises many kinds while nodes come and go; it is tried again at the next look
             for group in orphans():
-                _remove(group)
-        except Exception:  # Ray raises many kinds while nodes come and go; it is tried again at the next look
-            pass
+                with suppress(Exception):
+                    _remove(group)
 
 
 def orphans() -> list[str]:

@@ -237,7 +237,7 @@ class Queue:
         """How the job really ended, and its record. What is settled stays so, whatever became of the trial afterwards."""
         record = self.store.read(job.cell.id)
         if record is not None and record.status in SETTLED:
-            failed = outcome.status is Status.FAILED
+            failed = outcome.status in (Status.FAILED, Status.OUT_OF_MEMORY)
             return Outcome(record.status, record.error) if failed else outcome, record
         unable = (Status.PRUNED, Status.FAILED, Status.OUT_OF_MEMORY)  # its actor no longer writes it
         if outcome.status in unable or record is None or record.status is Status.RUNNING:

@@ -10,7 +10,6 @@ from ltsearch.cells import recipes
 from ltsearch.records import (
     BEST_ON_TEST,
     ENSEMBLE_TOP1,
-    SETTLED,
     SINGLE_TOP1,
     SINGLE_TOP1_MAX,
     TEST,
@@ -72,13 +71,21 @@ class Recorder:
 
         What another sweep, which shares the cell, has finished in the meantime is not taken back.
         """
-        current = self.store.read(self.record.cell)
-        if current is None or current.status not in SETTLED or current.fingerprint != self.record.fingerprint:
+        if not self._finished_elsewhere():
             self.store.write(self.record)
+
+    def _finished_elsewhere(self) -> bool:
+        current = self.store.read(self.record.cell)
+        return (
+            current is not None and current.status is Status.FINISHED and current.fingerprint == self.record.fingerprint
+        )
 
     def settle(self, status: Status, error: str | None = None) -> None:
         """The record's last state."""
-        self.record = self.store.settle(self.record, status, error)
+        if status is Status.FINISHED or not self._finished_elsewhere():
+            self.record = self.store.settle(self.record, status, error)
+        else:
+            self.record = self.record.model_copy(update={"status": status, "error": error})
 
 
 def best_epoch_on_test(history: Iterable[Epoch], last: Mapping[str, float]) -> dict[str, float]:

@@ -359,7 +359,7 @@ def nest_outer(over: dict[str, Any]) -> dict[str, Any]:
             for inner, deeper in value.items():
                 out = merge(out, nest_key(f"search.{inner}", deeper))
         else:
-            out = merge(out, nest_key(key, value) if "." in key else {key: value})
+            out = merge(out, nest_key(str(key), value) if "." in str(key) else {str(key): value})
     return out
 
 

@@ -238,7 +238,12 @@ class Tracker:
                 continue
             values = {**epoch.metrics, "epoch": float(epoch.epoch)}
             metrics = [Metric(name, value, stamp, epoch.epoch) for name, value in values.items()]
-            self.client.log_batch(self.runs[cell], metrics=metrics)
+            try:
+                self.client.log_batch(self.runs[cell], metrics=metrics)
+            except Exception as error:
+                if may_pass(error):
+                    raise
+                self.warn(f"MLflow at {shown(self.uri)} refuses epoch {epoch.epoch} of cell {cell}; it is left out")
             self.logged[cell] = epoch.epoch
 
     def _log_whole(self, record: CellRecord, stage: str, label: str, stamp: int) -> None:

@@ -74,9 +74,12 @@ def find_experiment(client: Any, name: str, uri: str) -> str | None:
     return str(found.experiment_id) if found is not None else None
 
 
-def shown(uri: str) -> str:
-    """A tracking URI for messages and logs: without user and password."""
-    return re.sub(r"(://)[^/@]*@", r"\1", uri)
+def shown(text: str) -> str:
+    """A tracking URI, or a text that holds one, for messages and logs: without user and password.
+
+    A password may have ``/`` and ``@`` in it: all up to the last ``@`` of a word goes.
+    """
+    return re.sub(r"(://)\S*@", r"\1", text)
 
 
 def connect(uri: str) -> Any:

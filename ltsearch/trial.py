@@ -62,7 +62,7 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
         self.checkpoint_seconds = checkpoint_seconds
         self.provenance = {**(provenance or {}), **hardware()}  # of this node, which may not be the driver's
         self.settled: CellRecord | None = None
-        self.recorder: Recorder
+        self.recorder: Recorder | None = None
         self.run: Generator[Report]
         self.layout, self.terms = layout, terms
         self.group: WorkerGroup | None = None
@@ -71,9 +71,11 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """The next cell, in the same process and with the same workers."""
         self.run.close()
+        self.settled = None
         try:
             self._begin(new_config)
         except Exception as error:
+            self.recorder = None  # that of the cell before
             self.run = _failing(error)  # in its first epoch: Tune retries what fails there, and not what fails here
         return True
 
@@ -97,7 +99,7 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
         if known:
             self.run = _failing(RuntimeError("the cell is settled"))  # never asked: see `step`
             return
-        self.recorder = Recorder(self.store, job["cell"], config, data, job["started"], self.provenance)
+        self.recorder = recorder = Recorder(self.store, job["cell"], config, data, job["started"], self.provenance)
         if self.layout is not None and config.synthetic is None:
             self.run = self._workers().train(job)
             return
@@ -110,7 +112,7 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
                 folder=self.store.folder(job["cell"]),
                 checkpoint_seconds=self.checkpoint_seconds,
                 keep_final=job["keep_final"],
-                before_checkpoint=self.recorder.write,
+                before_checkpoint=recorder.write,
                 teachers=tuple(self.store.folder(teacher) / WEIGHTS for teacher in job.get("teachers", [])),
             ),
         )
@@ -143,10 +145,11 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
         try:
             report = next(self.run)
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
+            if not out_of_memory(error) or self.recorder is None:
                 raise
             self.recorder.settle(Status.OUT_OF_MEMORY, str(error).splitlines()[0] if str(error) else "MemoryError")
             return self._result(Status.OUT_OF_MEMORY, len(self.recorder.record.history), {}, {})
+        assert self.recorder is not None  # there is one where there is a report
         if report.diverged:
             self.recorder.settle(Status.DIVERGED, f"the loss was not finite in epoch {report.epoch}")
             return self._result(Status.DIVERGED, report.epoch - 1, {}, {})

@@ -204,7 +204,7 @@ def reason(trial: Trial) -> str:
     path = trial.pickled_error_file
     try:
         error = cloudpickle.loads(Path(path).read_bytes()) if path else None
-    except (OSError, ValueError, AttributeError, ImportError):
+    except (OSError, EOFError, ValueError, AttributeError, ImportError):
         error = None
     if isinstance(error, KilledForMemory | OutOfMemoryError):
         return f"{OUT_OF_MEMORY}: the node ran out of memory, and Ray ended the trial's process"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from typing import Any, BinaryIO
 
 import torch
@@ -52,6 +51,8 @@ def load(path: Location) -> dict[str, Any] | None:
         state: dict[str, Any] = torch.load(source, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None
-    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError):  # a damaged file, or a stranger's
+    except OSError:
+        raise
+    except Exception:  # a damaged file, or a stranger's: what unpickling raises then has no end
         return None
     return state if isinstance(state, dict) else None

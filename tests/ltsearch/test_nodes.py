@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
+import re
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from ltsearch import nodes, placement
-from ltsearch.nodes import Capacity
+from ltsearch import groups, nodes, placement
+from ltsearch.nodes import Capacity, Terms
 from ltsearch.spec import Resources
 from trainables.errors import UserError
 
@@ -80,6 +83,23 @@ def test_the_bound_follows_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert bounded() == 2
 
 
+def test_that_nothing_fits_is_said_once_when_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "LOOK_SECONDS", -1.0)
+    there: list[dict[str, float]] = [{"CPU": 2.0}]
+    said: list[str] = []
+    capacity = Capacity(Resources(workers=2, cpus_per_worker=1), lambda: list(there))
+    capacity.say = said.append
+    there.clear()
+    assert capacity() == 1 and said == []  # nodes come back
+    monkeypatch.setattr(nodes, "WAITED_SECONDS", -1.0)
+    assert [capacity() for _ in range(3)] == [1, 1, 1]
+    assert said == ["no node that is left has room for a trial (2 × 1 CPU): waiting for one to come back"]
+    there.append({"CPU": 2.0})
+    assert capacity() == 1
+    there.clear()
+    assert capacity() == 1 and len(said) == 2  # it is another time
+
+
 def test_a_cluster_that_may_grow() -> None:
     head = [{"CPU": 4.0}]
     four = Resources(workers=4, cpus_per_worker=2, gpus_per_worker=1)
@@ -100,6 +120,49 @@ def test_mixed_versions() -> None:
     said = str(error.value)
     assert "10.0.0.2 has torch 2.13.0" in said and "10.0.0.3 has code abd" in said and "10.0.0.3 has ray none" in said
     assert "runs with code abc, torch 2.14.1, ray 2.60.0" in said and "10.0.0.1" not in said
+
+
+def test_the_terms_that_a_node_must_meet(tmp_path: Path) -> None:
+    marker = tmp_path / "lock"
+    here = re.escape(f"node {socket.gethostname()}")
+    terms = pickle.loads(pickle.dumps(Terms(marker, nodes.versions())))  # it is sent there
+    with pytest.raises(RuntimeError, match=f"^{here} does not see the storage of this sweep .{marker}.: is it mounted"):
+        terms.meet()
+    marker.touch()
+    terms.meet()
+    for name in ("torch", "code"):
+        odd = f"the command runs with {name} 0, but {here} has {re.escape(f'{name} {nodes.versions()[name]}')}"
+        with pytest.raises(RuntimeError, match=odd):
+            Terms(marker, {**nodes.versions(), name: "0"}).meet()
+
+
+def test_the_hunt_for_orphans_never_ends_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[list[str]] = [["b"], ["a"]]
+    looks: list[int] = []
+    removed: list[str] = []
+
+    def look() -> list[str]:
+        looks.append(1)
+        if not found:
+            raise ConnectionError("Ray is away")
+        return found.pop(0)
+
+    def remove(group: str) -> None:
+        if group == "a":
+            raise RuntimeError("it is gone already")
+        removed.append(group)
+
+    monkeypatch.setattr(groups, "orphans", look)
+    monkeypatch.setattr(groups, "_remove", remove)
+    hunt = groups.Orphans()
+    hunt.watch()
+    hunt.tidy()
+    hunt.tidy()  # too soon
+    assert removed == ["b"] and len(looks) == 1
+    monkeypatch.setattr(groups, "LOOK_SECONDS_WATCHING", -1.0)
+    hunt.tidy()  # what is found cannot be removed
+    hunt.tidy()  # nothing can be asked
+    assert removed == ["b"] and len(looks) == 3
 
 
 def test_what_a_node_says_of_the_storage(tmp_path: Path) -> None:

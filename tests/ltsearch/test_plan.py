@@ -90,10 +90,12 @@ def test_ids_follow_what_decides_numbers() -> None:
 def test_a_recipe_version_changes_the_ids_of_what_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from trainables.methods.bsce.options import BSCEOptions
 
-    ncl, bsce = (TrialConfig.model_validate({"method": {"name": name}}) for name in ("ncl_pp", "bsce"))
-    before = cell_id(ncl), cell_id(bsce)
+    names = ("ncl_pp", "bsce", "offline_distillation")
+    ncl, bsce, student = (TrialConfig.model_validate({"method": {"name": name}}) for name in names)
+    before = cell_id(ncl), cell_id(bsce), cell_id(student)
     monkeypatch.setattr(BSCEOptions, "recipe", 2)
     assert cell_id(ncl) == before[0] and cell_id(bsce) != before[1]
+    assert cell_id(student) != before[2]  # its teachers are other ones then
     monkeypatch.setitem(cells_module.RECIPES, "loop", 99)
     assert cell_id(ncl) != before[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,77 @@ def test_failures(tmp_path: Path) -> None:
     assert again.next().cell.id == job.cell.id  # a failed cell is tried again by the next run of the sweep
 
 
+def test_what_has_finished_stays_so_whatever_became_of_its_process(tmp_path: Path) -> None:
+    _, store, queue, events = make(tmp_path)
+    job = queue.next()
+    epoch = Epoch(epoch=9, metrics={"test/single_top1": 0.5})
+    done = store.settle(queue._bare_record(job).model_copy(update={"history": [epoch]}), Status.FINISHED)
+    queue.end(job, Outcome(Status.FAILED, "the trial's process died"))
+    assert store.read(job.cell.id) == done
+    assert queue.ended == [(job, Outcome(Status.FINISHED))] and events.seen == [("finished", job.label)]
+
+
+def test_a_search_trial_that_has_finished_is_told_so_whatever_became_of_its_process(tmp_path: Path) -> None:
+    _, store, queue, _ = make(tmp_path)
+    job = next_of(queue, store, "search")
+    epoch = Epoch(epoch=9, metrics={"val/single_top1": 0.5})
+    done = store.settle(queue._bare_record(job).model_copy(update={"history": [epoch]}), Status.FINISHED)
+    queue.end(job, Outcome(Status.FAILED, "the trial's process died"))
+    assert store.read(job.cell.id) == done
+    assert [(t.state, t.values) for t in queue.study.record().trials] == [("finished", [0.5])]
+
+
+def next_of(queue: Queue, store: CellStore, stage: str) -> Job:
+    """The first job of a stage, with those before it done."""
+    while (job := queue.next()).stage != stage:
+        work(queue, store, job)
+    return job
+
+
+def test_a_job_whose_process_died_before_it_began_is_put_back(tmp_path: Path) -> None:
+    _, store, queue, events = make(tmp_path)
+    first, second = queue.next(), queue.next()
+    queue.again(first)
+    assert list(queue.running) == [second.cell.id] and not queue.exhausted and queue.ended == []
+    again = queue.next()
+    assert again is first and again.retries == 1 and events.seen == []
+    assert list(queue.running) == [second.cell.id, first.cell.id]
+    work(queue, store, first)
+    assert store.read(first.cell.id).status is Status.FINISHED
+
+
+def test_a_search_trial_whose_process_died_before_it_began_keeps_its_number(tmp_path: Path) -> None:
+    _, store, queue, _ = make(tmp_path, **{"search.trials": 2})
+    job = next_of(queue, store, "search")
+    for retries in (1, 2):
+        queue.again(job)
+        assert queue.running == {} and not queue.exhausted
+        job, before = queue.next(), job
+        assert (job.cell, job.stage, job.trial_number, job.retries) == (before.cell, "search", 0, retries)
+    assert list(queue.running) == [job.cell.id] and len(queue.study.study.trials) == 1
+    work(queue, store, job)
+    assert [stage for stage, _ in drain(queue, store)] == ["search", "confirm", "confirm"]
+    assert [t.number for t in queue.study.record().trials] == [0, 1]
+
+
+def test_a_trial_that_ran_out_of_memory_is_settled_while_tune_goes_on(tmp_path: Path) -> None:
+    _, store, queue, events = make(tmp_path)
+    job = queue.next()
+    queue.epoch(job, Epoch(epoch=1, metrics={"train/loss": 1.0}), {}, False)
+    queue.settle_early(job, Outcome(Status.OUT_OF_MEMORY, "OutOfMemoryError: the node"))
+    record = store.read(job.cell.id)
+    told = (record.status, record.error, [epoch.epoch for epoch in record.history])
+    assert told == (Status.OUT_OF_MEMORY, "OutOfMemoryError: the node", [1])
+    assert job.cell.id in queue.running and queue.ended == [] and events.seen == []  # its end comes with its next step
+    queue.end(job, Outcome(Status.OUT_OF_MEMORY, record.error))
+    assert store.read(job.cell.id) == record and events.seen == [("out_of_memory", job.label)]
+    # One that had finished before its process was ended stays finished.
+    other = queue.next()
+    done = store.settle(queue._bare_record(other), Status.FINISHED)
+    queue.settle_early(other, Outcome(Status.OUT_OF_MEMORY, "OutOfMemoryError: the node"))
+    assert store.read(other.cell.id) == done
+
+
 @pytest.mark.parametrize("status", [Status.DIVERGED, Status.OUT_OF_MEMORY])
 def test_what_would_happen_again_is_not_tried_again(tmp_path: Path, status: Status) -> None:
     _, store, queue, _ = make(tmp_path)
@@ -243,6 +315,24 @@ def test_writing_fails_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [p.name for p in store.folder(record.cell).iterdir()] == ["record.json"]
 
 
+@pytest.mark.parametrize("how", ["settle", "clear"])
+def test_what_a_kill_left_half_written_goes_with_the_checkpoint(tmp_path: Path, how: str) -> None:
+    store = CellStore(tmp_path)
+    record = CellRecord(cell="a" * 16, config={}, recipes={}, status=Status.RUNNING)
+    store.write(record)
+    folder = store.folder(record.cell)
+    for name in ("checkpoint.pt", ".checkpoint.pt.0123abcd.tmp", ".record.json.0123abcd.tmp", "weights.pt"):
+        (folder / name).write_text("x")
+    if how == "settle":
+        store.settle(record, Status.INTERRUPTED)
+        assert (folder / "checkpoint.pt").exists()  # it may go on
+        store.settle(record, Status.FINISHED)
+    else:
+        store.clear(record.cell)
+    left = {path.name for path in folder.iterdir()}
+    assert left == ({"record.json", "weights.pt"} if how == "settle" else set())
+
+
 def test_unwritable_storage(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--storage .*file/x: not writable .*name another folder"):
@@ -256,6 +346,28 @@ def test_one_driver_a_sweep(tmp_path: Path) -> None:
                 pass
     with SweepLock(tmp_path / "s"):
         pass
+
+
+@pytest.mark.parametrize("there", ["", "store", "store/sweeps", "store/cells"])
+def test_a_sweep_that_is_refused_leaves_nothing_of_its_lock(tmp_path: Path, there: str) -> None:
+    (tmp_path / there).mkdir(parents=True, exist_ok=True)
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match="no room"), SweepLock(tmp_path / "store" / "sweeps" / "s") as held:
+        assert held.path.exists()
+        raise UserError("no room for a trial")
+    assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("end", [None, KeyboardInterrupt, OSError])
+def test_a_sweep_that_has_begun_keeps_its_lock_file(tmp_path: Path, end: type[BaseException] | None) -> None:
+    folder = tmp_path / "store" / "sweeps" / "s"
+    with contextlib.suppress(*filter(None, [end])), SweepLock(folder):
+        if end is not None:
+            raise end
+    assert [path.name for path in folder.iterdir()] == ["lock"]
+    with pytest.raises(UserError, match="refused"), SweepLock(folder):  # another run of it
+        raise UserError("refused")
+    assert [path.name for path in folder.iterdir()] == ["lock"]
 
 
 # -- teachers --------------------------------------------------------------------------------------------------------------

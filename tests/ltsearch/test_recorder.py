@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import pytest
+
 from ltsearch.group import Mailbox, reason
-from ltsearch.recorder import best_epoch_on_test
-from ltsearch.records import Epoch
+from ltsearch.plan import make_cell
+from ltsearch.recorder import Recorder, best_epoch_on_test
+from ltsearch.records import Epoch, Status
+from ltsearch.store import CellStore
 from ltsearch.trial import out_of_memory
+from tests.ltsearch.helpers import study
+from trainables.data import split
+from trainables.training import Report
 
 
 def test_the_best_epoch_is_told_where_several_were_evaluated() -> None:
@@ -19,6 +29,25 @@ def test_the_best_epoch_is_told_where_several_were_evaluated() -> None:
     assert best == {"best_epoch_on_test/single_top1": 0.5, "best_epoch_on_test/ensemble_top1": 0.61}
     assert best_epoch_on_test(history[1:2], last) == {}
     assert best_epoch_on_test([Epoch(epoch=1, metrics={"val/single_top1": 0.5})], {"val/single_top1": 0.4}) == {}
+
+
+@pytest.mark.parametrize("status", [Status.FINISHED, Status.DIVERGED, Status.OUT_OF_MEMORY])
+def test_what_another_sweep_has_settled_is_not_taken_back(digits: Any, tmp_path: Path, status: Status) -> None:
+    cell = make_cell(study()["base"], 0, "test")
+    data, store = split(cell.config.data, digits), CellStore(tmp_path)
+    ours, theirs = (Recorder(store, cell.id, cell.config, data, 1.0, {"host": host}) for host in ("ours", "theirs"))
+    ours.add(Report(1, {"train/loss": 1.0}, {}))
+    ours.write()
+    assert store.read(cell.id) == ours.record
+    theirs.settle(status, "theirs")
+    settled = store.read(cell.id)
+    ours.add(Report(2, {"train/loss": 0.5}, {}))
+    ours.write()
+    assert store.read(cell.id) == settled and settled.status is status
+    # What was settled on another content of the data set does not count.
+    store.write(settled.model_copy(update={"fingerprint": "other"}))
+    ours.write()
+    assert store.read(cell.id) == ours.record and len(ours.record.history) == 2
 
 
 # -- the mailbox between a trial and its workers ---------------------------------------------------------------------------

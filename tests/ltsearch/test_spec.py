@@ -49,7 +49,10 @@ def plan(tmp_path: Path, tree: dict[str, Any], **options: Any) -> Any:
         ({"search.space": {"model.experts": {"uniform": [1, 3]}}}, r"search whole numbers with `int: \[low, high\]`"),
         ({"search.space": {"model.experts": {"uniform": [1, 3], "step": 0.5}}}, "experts = 1.5: .* with `int: "),
         ({"search.space": {"model.experts": {"loguniform": [1, 3]}}}, "search whole numbers with `int: "),
-        ({"search.space": {"model.experts": {"int_": [1, 3]}}}, "unknown key .*int_'; did you mean 'int'.*, int, choice"),
+        (
+            {"search.space": {"model.experts": {"int_": [1, 3]}}},
+            "unknown key .*int_'; did you mean 'int'.*, int, choice",
+        ),
         ({"search.wth": ["NFL"]}, "unknown key 'search.wth'; did you mean 'with'.* known: space, with, set"),
         ({"base.method": {"name": ["ncl_pp"]}}, r"unknown method \['ncl_pp'\]; known methods: ce, bsce, ncl_pp"),
         ({"base.method": {"name": {"a": 1}}}, "unknown method {'a': 1}; known methods: ce, bsce, ncl_pp"),

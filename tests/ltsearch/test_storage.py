@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import json
 import multiprocessing
+import os
 import pickle
 import signal
+import socket
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -79,6 +85,34 @@ def test_checkpoints(place: RemotePath, tmp_path: Path) -> None:
     copies = tmp_path / "copies"
     copies.mkdir()
     assert torch.load(fetch(place / "c.pt", copies), weights_only=True)["epoch"] == 3
+
+
+class Stranger:
+    """What a pickle of someone else may hold: to load it would be to run code."""
+
+    loaded = 0
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return Stranger, ()
+
+    def __init__(self) -> None:
+        Stranger.loaded += 1
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_what_is_no_checkpoint_is_none(place: RemotePath, tmp_path: Path) -> None:
+    stranger, file = Stranger(), io.BytesIO()
+    before = Stranger.loaded
+    torch.save({"epoch": 1, "x": stranger}, file)
+    checkpoint.save(place / "c.pt", {"w": torch.arange(5.0)})
+    whole = (place / "c.pt").read_bytes()
+    for content in (b"", b"garbage", whole[: len(whole) // 2], pickle.dumps({"x": stranger}), file.getvalue()):
+        (place / "c.pt").write(content)
+        (tmp_path / "local.pt").write_bytes(content)
+        assert checkpoint.load(place / "c.pt") is None and checkpoint.load(tmp_path / "local.pt") is None
+    checkpoint.save(place / "c.pt", [1, 2])  # type: ignore[arg-type]
+    assert checkpoint.load(place / "c.pt") is None
+    assert Stranger.loaded == before
 
 
 def test_records(folder: RemotePath) -> None:
@@ -193,6 +227,24 @@ def test_the_lock_of_a_dead_driver_elsewhere(folder: RemotePath, monkeypatch: py
     with RemoteLock(folder, said.append):
         pass
     assert "process 1 on another" in said[0]
+
+
+@pytest.mark.parametrize("other", [{"machine": "another boot"}, {"host": "another"}, {"pid": os.getpid()}, {}])
+def test_a_dead_process_is_known_on_its_own_machine_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, object]
+) -> None:
+    """Two machines of one host name number their processes by themselves."""
+    monkeypatch.setattr(lock, "DEAD_SECONDS", 0.5)
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    here = {"mark": "m", "host": socket.gethostname(), "machine": lock._machine(), "pid": process.pid, "beat": 0}
+    folder = RemotePath(tmp_path.as_uri())
+    (folder / "lock.json").write(json.dumps({**here, **other}).encode())
+    said: list[str] = []
+    with RemoteLock(folder, said.append) as held:
+        kept = json.loads((folder / "lock.json").read_bytes())
+        assert (kept["mark"], kept["machine"]) == (held.mark, here["machine"])
+    assert bool(said) == bool(other)  # whether it was waited for
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
@@ -125,15 +126,13 @@ def test_real_cifar10(real_data: Path) -> None:
 # -- readers ---------------------------------------------------------------------------------------------------------------
 
 
-def png(value: int, size: int = 6) -> bytes:
+def png(value: int, width: int = 6, height: int | None = None) -> bytes:
     out = io.BytesIO()
-    Image.new("RGB", (size, size), (value, 0, 0)).save(out, "PNG")
+    Image.new("RGB", (width, height or width), (value, 0, 0)).save(out, "PNG")
     return out.getvalue()
 
 
-def parquet(
-    folder: Path, name: str, images: list[bytes], labels: list[int], *, classes: list[str] | None = None
-) -> Path:
+def parquet(folder: Path, name: str, images: list[bytes], labels: list[int], *, classes: Any = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     table = pa.table({"picture": [{"bytes": b, "path": None} for b in images], "kind": pa.array(labels, pa.int64())})
     if classes is not None:
@@ -201,6 +200,66 @@ def test_folder(tmp_path: Path) -> None:
         read_source(config, tmp_path)
     with pytest.raises(DataError, match="no folder"):
         read_source(DataConfig(name="folder", path="other"), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "folder"])
+def test_images_that_are_not_square_need_a_size(tmp_path: Path, kind: str) -> None:
+    content = png(1, 6, 4)
+    if kind == "parquet":
+        parquet(tmp_path / "set", "train", [content] * 2, [0, 1])
+        parquet(tmp_path / "set", "test", [content], [1])
+    else:
+        for part, name in [("train", "cat"), ("train", "dog"), ("test", "dog")]:
+            (tmp_path / "set" / part / name).mkdir(parents=True)
+            (tmp_path / "set" / part / name / "x.png").write_bytes(content)
+    with pytest.raises(DataError, match="set: images are 6×4 pixels, and must be square; set data.image_size"):
+        read_source(DataConfig(name=kind, path="set"), tmp_path)
+    source = read_source(DataConfig(name=kind, path="set", image_size=5), tmp_path)
+    assert source.train.images.shape == (2, 3, 5, 5) and source.test.images.shape == (1, 3, 5, 5)
+
+
+def test_what_is_called_an_image_and_is_no_file(tmp_path: Path) -> None:
+    for part, name in [("train", "cat"), ("train", "dog"), ("test", "dog")]:
+        (tmp_path / "set" / part / name).mkdir(parents=True)
+        (tmp_path / "set" / part / name / "x.png").write_bytes(png(1))
+    config, file = DataConfig(name="folder", path="set"), tmp_path / "set" / "train" / "cat" / "y.png"
+    file.symlink_to(tmp_path / "gone.png")
+    with pytest.raises(DataError, match=f"{file}: cannot be read .No such file or directory.; replace or remove it"):
+        read_source(config, tmp_path)
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(DataError, match=f"{file}: cannot be read .Is a directory.; replace or remove it"):
+        read_source(config, tmp_path)
+    file.rmdir()
+    assert len(read_source(config, tmp_path).train.labels) == 2
+
+
+def test_class_names_by_number(tmp_path: Path) -> None:
+    numbered = {"1": "dog", "0": "cat", "10": "bird", "2": "cow"}
+    parquet(tmp_path / "set", "train", [png(1)] * 4, [0, 1, 2, 3], classes=numbered)
+    parquet(tmp_path / "set", "test", [png(1)], [1])
+    assert read_parquet(tmp_path).class_names == ("cat", "dog", "cow", "bird")
+    parquet(tmp_path / "set", "train", [png(1)], [0], classes={"x": "a"})
+    with pytest.raises(DataError, match=r"train-.*: the class names of 'kind' .* are not numbered: {'x': 'a'}"):
+        read_parquet(tmp_path)
+
+
+def test_numbers_that_are_no_labels_are_refused_before_names_are_made_of_them(tmp_path: Path) -> None:
+    parquet(tmp_path / "set", "train", [png(1), png(2)], [0, 1])
+    parquet(tmp_path / "set", "test", [png(1)], [5_000_000])
+    started = time.monotonic()
+    with pytest.raises(DataError, match="set: labels go up to 5000000, but there are 2 training images; declare"):
+        read_parquet(tmp_path)
+    assert time.monotonic() - started < 1.0
+
+
+def test_cifar_as_parquet_in_a_folder_below(tmp_path: Path) -> None:
+    folder = tmp_path / "cifar10" / "plain_text"
+    names = [f"class{i}" for i in range(10)]
+    for part in ("train", "test"):
+        parquet(folder, part, [png(i, 32) for i in range(10)], list(range(10)), classes=names)
+    source = read_source(DataConfig(name="cifar10"), tmp_path)
+    assert source.class_names == tuple(names) and source.train.images[:, 0, 0, 0].tolist() == list(range(10))
 
 
 def test_cifar_archive_and_what_is_said_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

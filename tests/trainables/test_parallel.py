@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from trainables import memory
 from trainables.config import TrialConfig
 from trainables.data import Source, split
 from trainables.models.batch_norm import GroupedBatchNorm2d
@@ -56,6 +57,7 @@ def run(config: dict[str, Any], source: Source, parallel: Parallel, folder: Path
     made = TrialConfig.model_validate(config)
     options = RunOptions(parallel=parallel, folder=folder, keep_final=folder is not None)
     reports = list(train(made, split(made.data, source), options))
+    own_peak = float(memory.peak(options.device))
     keys = [
         k for k in reports[0].metrics if k.startswith("train/") and k not in ("train/images_per_second", "train/lr")
     ]
@@ -66,6 +68,8 @@ def run(config: dict[str, Any], source: Source, parallel: Parallel, folder: Path
         "per_class": reports[-1].per_class,
         "traffic": {k: v for k, v in reports[-1].metrics.items() if k.startswith("parallel/")},
         "images_per_second": reports[-1].metrics["train/images_per_second"],
+        "peak_memory": [r.metrics["peak_memory_bytes"] for r in reports],
+        "own_peak": own_peak,
     }
 
 
@@ -87,10 +91,11 @@ def worker(rank: int, workers: int, port: int, out: Path) -> None:
     found = {}
     for name in (name for w, name in PAIRS if w == workers):
         found[name] = run(CASES[name], source, parallel, out / f"{workers}" / name)
+    peaks = parallel.gather((found["plain"]["peak_memory"], found["plain"]["own_peak"]))
     kept = [thing for thing in gc.get_objects() if isinstance(thing, DistributedDataParallel)]
     dist.destroy_process_group()
     if rank == 0:
-        torch.save({**found, "kept": len(kept)}, out / f"{workers}.pt")
+        torch.save({**found, "kept": len(kept), "peaks": peaks}, out / f"{workers}.pt")
 
 
 def spawn(module: str, workers: int, out: Path, seconds: float = 280) -> Any:
@@ -146,6 +151,18 @@ def test_traffic_is_told(results: dict[int, dict[str, Any]], workers: int) -> No
     assert 0 < found["traffic"]["parallel/allreduce_share"] < 1
     assert sum(found["traffic"][node] for node in nodes) > found["images_per_second"]
     assert results[1]["plain"]["traffic"] == {}
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_the_peak_of_memory_is_the_largest_workers_on_all(results: dict[int, dict[str, Any]], workers: int) -> None:
+    told, own = zip(*results[workers]["peaks"], strict=True)
+    assert len(told) == workers and all(peaks == told[0] for peaks in told)
+    assert len(set(own)) > 1  # by themselves, they would have told different ones
+    assert told[0][-1] <= max(own)
+
+
+def test_a_worker_alone_has_the_largest_value() -> None:
+    assert Parallel().largest(3.5) == 3.5 and Parallel().largest(-1.0) == -1.0
 
 
 def test_groups_are_what_unsynchronised_workers_compute() -> None:

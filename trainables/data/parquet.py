@@ -108,7 +108,7 @@ def _class_names(file: Path) -> tuple[str, ...] | None:
     _, label = _columns(file)
     names = _features(_schema(file)).get(label, {}).get("names")
     if isinstance(names, dict):  # older writers: {"0": "airplane", ...}
-        if not all(str(key).isdigit() for key in names):
+        if not all(str(key).isascii() and str(key).isdigit() for key in names):
             raise DataError(
                 f"{file}: the class names of {label!r} in the `huggingface` metadata are not numbered: {names!r:.200}"
             )

@@ -53,10 +53,11 @@ def make_source(
     fingerprint: str | None = None,
 ) -> Source:
     """Check labels and classes and take the fingerprint, unless it is given; raises ``DataError`` naming what is wrong."""
-    height, width = train.images.shape[2:]
-    if height != width:
+    sizes = {tuple(part.images.shape[2:]): None for part in (train, test, validation) if part is not None}
+    if len(sizes) > 1 or any(height != width for height, width in sizes):
+        found = " and ".join(f"{width}×{height}" for height, width in sizes)
         raise DataError(
-            f"{name}: images are {width}×{height} pixels, and must be square; set data.image_size to resize them"
+            f"{name}: images are {found} pixels; they must be square and of one size: set data.image_size to resize them"
         )
     classes = len(class_names)
     for part_name, part in (("train", train), ("test", test), ("validation", validation)):
