@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ltsearch.cells import recipes
 from ltsearch.records import (
     BEST_ON_TEST,
     ENSEMBLE_TOP1,
+    SETTLED,
     SINGLE_TOP1,
     SINGLE_TOP1_MAX,
     TEST,
@@ -71,18 +72,17 @@ class Recorder:
 
         What another sweep, which shares the cell, has finished in the meantime is not taken back.
         """
-        if not self._finished_elsewhere():
+        if not self._settled_elsewhere(SETTLED):
             self.store.write(self.record)
 
-    def _finished_elsewhere(self) -> bool:
+    def _settled_elsewhere(self, how: Collection[Status]) -> bool:
+        """Has another sweep brought the cell to one of these ends, on the same images?"""
         current = self.store.read(self.record.cell)
-        return (
-            current is not None and current.status is Status.FINISHED and current.fingerprint == self.record.fingerprint
-        )
+        return current is not None and current.status in how and current.fingerprint == self.record.fingerprint
 
     def settle(self, status: Status, error: str | None = None) -> None:
         """The record's last state."""
-        if status is Status.FINISHED or not self._finished_elsewhere():
+        if status is Status.FINISHED or not self._settled_elsewhere((Status.FINISHED,)):
             self.record = self.store.settle(self.record, status, error)
         else:
             self.record = self.record.model_copy(update={"status": status, "error": error})

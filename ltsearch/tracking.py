@@ -175,7 +175,7 @@ class Tracker:
                 work()
                 return
             except Exception as error:  # MLflow raises its own, requests' and SQLAlchemy's
-                said = shown(str(error).splitlines()[0][:200] if str(error) else type(error).__name__)
+                said = _said(error)
                 if not may_pass(error):
                     self.warn(f"MLflow at {shown(self.uri)} refuses something ({said}); it is left out")
                     return
@@ -243,7 +243,9 @@ class Tracker:
             except Exception as error:
                 if may_pass(error):
                     raise
-                self.warn(f"MLflow at {shown(self.uri)} refuses epoch {epoch.epoch} of cell {cell}; it is left out")
+                self.warn(
+                    f"MLflow at {shown(self.uri)} refuses epoch {epoch.epoch} of cell {cell} ({_said(error)}); it is left out"
+                )
             self.logged[cell] = epoch.epoch
 
     def _log_whole(self, record: CellRecord, stage: str, label: str, stamp: int) -> None:
@@ -326,6 +328,10 @@ class Tracker:
 
 def _named(record: CellRecord) -> dict[str, Any]:
     return {"classes": record.class_names, "class_counts": record.class_counts, "accuracy": record.per_class}
+
+
+def _said(error: Exception) -> str:
+    return shown(str(error).splitlines()[0][:200] if str(error) else type(error).__name__)
 
 
 def _now() -> int:

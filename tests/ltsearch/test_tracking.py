@@ -170,23 +170,25 @@ def test_a_run_whose_making_is_not_confirmed_is_made_once(
     assert [step for step, _ in points(uri, run, "train/top1")] == [1, 2]
 
 
+@pytest.mark.parametrize(("refused", "left"), [(2, [1, 3]), (3, [1, 2])])
 def test_what_mlflow_refuses_is_left_out_and_the_rest_is_written(
-    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int, left: list[int]
 ) -> None:
     real = MlflowClient.log_batch
 
     def strict(self: MlflowClient, run: str, metrics: Any = (), **kwargs: Any) -> Any:
-        if any(m.step == 2 for m in metrics):
+        if any(m.step == refused and m.key != "total_seconds" for m in metrics):
             raise MlflowException("not this one", error_code=1000)  # INVALID_PARAMETER_VALUE
         return real(self, run, metrics=metrics, **kwargs)
 
     monkeypatch.setattr(MlflowClient, "log_batch", strict)
     before, said = {r.info.run_id for r in new_runs(uri, set())}, []
-    train(uri, CellStore(tmp_path), 600.0, 0.7, (1, 2, 3), warn=said.append)
+    train(uri, CellStore(tmp_path), 600.0 + refused, 0.7, (1, 2, 3), warn=said.append)
     (run,) = new_runs(uri, before)
-    assert [step for step, _ in points(uri, run, "train/top1")] == [1, 3]
+    assert [step for step, _ in points(uri, run, "train/top1")] == left
     assert (run.info.status, run.data.tags[TAG_STATUS]) == ("FINISHED", "finished")
-    assert said == [f"MLflow at {uri} refuses something (not this one); it is left out"]
+    cell = run.data.tags[TAG_CELL]
+    assert said == [f"MLflow at {uri} refuses epoch {refused} of cell {cell} (not this one); it is left out"]
 
 
 @pytest.mark.parametrize("passing", [True, False])
