@@ -212,7 +212,9 @@ def test_images_that_are_not_square_need_a_size(tmp_path: Path, kind: str) -> No
         for part, name in [("train", "cat"), ("train", "dog"), ("test", "dog")]:
             (tmp_path / "set" / part / name).mkdir(parents=True)
             (tmp_path / "set" / part / name / "x.png").write_bytes(content)
-    with pytest.raises(DataError, match="set: images are 6×4 pixels; they must be square and of one size: set data.image_size"):
+    with pytest.raises(
+        DataError, match="set: images are 6×4 pixels; they must be square and of one size: set data.image_size"
+    ):
         read_source(DataConfig(name=kind, path="set"), tmp_path)
     source = read_source(DataConfig(name=kind, path="set", image_size=5), tmp_path)
     assert source.train.images.shape == (2, 3, 5, 5) and source.test.images.shape == (1, 3, 5, 5)
