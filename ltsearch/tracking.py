@@ -120,6 +120,11 @@ class Tracker:
         """A job begins or goes on."""
         config = job.cell.config.model_dump(mode="json")
         self._work.put(partial(self._ensure_run, job.cell.id, job.stage, job.label, config, job.started))
+        # A trial that goes on from its checkpoint does not tell again of the epochs before it: of those, the last may have been
+        # told to a driver, or by a process, that died with it.
+        record = self.store.read(job.cell.id)
+        if record is not None and record.status is Status.RUNNING and record.started == job.started and record.history:
+            self._work.put(partial(self._log_epochs, job.cell.id, record.history, _now()))
 
     def epoch(self, job: Job, epoch: Epoch, per_class: dict[str, Any]) -> None:
         """Metrics of an epoch, once."""

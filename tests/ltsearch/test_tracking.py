@@ -93,6 +93,23 @@ def test_an_interrupted_run_goes_on_and_a_new_training_is_a_new_run(uri: str, tm
     assert old.info.run_id == run.info.run_id
 
 
+def test_epochs_that_a_dead_driver_was_not_told_of_are_not_left_out(uri: str, tmp_path: Path) -> None:
+    """The checkpoint is of epoch 3, MLflow knows of epoch 1: the trial goes on with epoch 4."""
+    store, before = CellStore(tmp_path), {r.info.run_id for r in trial_runs(uri)}
+    job = train(uri, store, 150.0, 0.1, (1,), end=False)
+    record = store.read(job.cell.id)
+    assert record is not None
+    history = [Epoch(epoch=e, metrics={"train/top1": e / 100}) for e in (1, 2, 3)]
+    store.write(record.model_copy(update={"history": history}))
+    tracker = Tracker(uri, "experiment", "s", store, warn=print)
+    tracker.open(PLAN)
+    tracker.started(job)
+    tracker.epoch(job, Epoch(epoch=4, metrics={"train/top1": 0.04}), {})
+    tracker.close(Status.FINISHED, [job.cell.id], PLAN, None)
+    (run,) = [r for r in trial_runs(uri) if r.info.run_id not in before]
+    assert [m.step for m in connect(uri).get_metric_history(run.info.run_id, "train/top1")] == [1, 2, 3, 4]
+
+
 def test_writes_that_fail_are_made_again_in_order_and_once(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
