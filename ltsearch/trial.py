@@ -7,7 +7,9 @@ finished record lies there before the driver hears of it. Through Tune go scalar
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Mapping
+import threading
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
     from ltsearch.sources import SourceKey
     from trainables.data import Source
     from trainables.training import Report
+
+
+# An actor that nobody asks for anything gives its workers' CPUs and GPUs back: Tune keeps one at hand for a next trial, which
+# does not come as long as the trials that run wait for what its workers hold (a node was lost). Between two epochs of a trial
+# the driver may be held up by a storage that takes no writes (``patience``).
+IDLE_SECONDS, IDLE_IN_TRIAL_SECONDS = 20.0, 330.0
 
 
 class CellTrial(tune.Trainable):  # type: ignore[misc]
@@ -65,11 +73,19 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
         self.recorder: Recorder | None = None
         self.run: Generator[Report]
         self.layout, self.terms = layout, terms
+        self._asked = threading.Lock()  # held while Tune asks for something
+        self._idle: threading.Timer | None = None
         self.group: WorkerGroup | None = None
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """The next cell, in the same process and with the same workers."""
+        with self._awake():
+            self._next(new_config)
+        self._rest(IDLE_IN_TRIAL_SECONDS)
+        return True
+
+    def _next(self, new_config: dict[str, Any]) -> None:
         self.run.close()
         self.settled = None
         try:
@@ -77,10 +93,35 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
         except Exception as error:
             self.recorder = None  # that of the cell before
             self.run = _failing(error)  # in its first epoch: Tune retries what fails there, and not what fails here
-        return True
+
+    @contextmanager
+    def _awake(self) -> Iterator[None]:
+        """While Tune asks for something."""
+        if self._idle is not None:
+            self._idle.cancel()
+        with self._asked:
+            yield
+
+    def _rest(self, seconds: float) -> None:
+        """If Tune asks for nothing for so long, the workers go home."""
+        if self.group is not None:
+            self._idle = threading.Timer(seconds, self._release)
+            self._idle.daemon = True
+            self._idle.start()
+
+    def _release(self) -> None:
+        if self._asked.acquire(blocking=False):
+            try:
+                if self.group is not None:
+                    self.group.close()
+                    self.group = None
+            finally:
+                self._asked.release()
 
     def cleanup(self) -> None:
         """The actor ends: its workers go home."""
+        if self._idle is not None:
+            self._idle.cancel()
         self.run.close()
         if self.group is not None:
             self.group.close()
@@ -139,6 +180,12 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         """Train one epoch. Divergence and exhausted memory end the trial for good; other errors are Tune's to retry."""
+        with self._awake():
+            result = self._step()
+        self._rest(IDLE_SECONDS if result["done"] else IDLE_IN_TRIAL_SECONDS)
+        return result
+
+    def _step(self) -> dict[str, Any]:
         if self.settled is not None:
             last = self.settled.history[-1] if self.settled.history else Epoch(epoch=0, metrics={})
             return self._result(self.settled.status, last.epoch, last.metrics, self.settled.per_class)
