@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,41 @@ def test_a_cell_that_cannot_begin_fails_in_its_first_epoch(begin: Any, tmp_path:
     assert CellStore(tmp_path).read(unknown.id) is None
     assert trial.reset_config(job(make(1))) is True
     assert [result["status"] for result in run(trial)] == ["running", "running", "finished"]
+
+
+class Group:
+    """What an actor knows of its workers."""
+
+    def __init__(self) -> None:
+        self.alive, self.closed = True, 0
+
+    def close(self) -> None:
+        self.alive, self.closed = False, self.closed + 1
+
+
+def test_workers_of_an_idle_actor_go_home(begin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a trial's end soon, in mid-trial late; not while something is asked for."""
+    from ltsearch import trial as module
+
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(module, "IDLE_IN_TRIAL_SECONDS", 60.0)
+    trial = begin(make())
+    trial.group = group = Group()  # type: ignore[assignment]
+    assert not trial.step()["done"]
+    time.sleep(0.4)
+    assert group.closed == 0  # between two epochs
+    run(trial)
+    assert trial.reset_config(job(make(1)))  # the next trial comes in time
+    time.sleep(0.4)
+    assert group.closed == 0
+    run(trial)
+    with trial._asked:  # it is being asked for something when its time is over
+        time.sleep(0.4)
+    assert group.closed == 0
+    trial.reset_config(job(make(1)))
+    assert trial.step()["done"]  # the cell is settled by now
+    deadline = time.monotonic() + 10
+    while trial.group is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert group.closed == 1
