@@ -173,10 +173,10 @@ def _deviations(
             differs = ", ".join(f"{key} = {found}" for key, found in row.beyond.items())
             notes.append(f"“{row.name}” differs from “{reference}” in more than the studied axis: {differs}.")
     for row in rows:
-        if row.teachers:
+        if row.requires:
             notes.append(
-                f"“{row.name}” learns from {len(row.teachers)} teachers ({len(row.teachers) // len(row.cells)} a seed) that "
-                "were trained before; its cost below is the student's."
+                f"“{row.name}” needs {len(row.requires)} trials ({len(row.requires) // len(row.cells)} a seed) trained before "
+                "it (a teacher, a first stage); its cost below is without them."
             )
     if plan.seeds_rule:
         notes.append(f"Seeds: {plan.seeds_rule}.")

@@ -165,7 +165,8 @@ def deviations(number: Number, config: dict[str, Any]) -> list[str]:
     found = [f"{name} {ours} instead of {theirs}" for name, ours, theirs in pairs if ours != theirs]
     if number.metric.endswith(COST):
         return found + sized
-    policy = config["augmentation"]["policy"]
+    mix = config["augmentation"].get("mix", "none")
+    policy = config["augmentation"]["policy"] if mix == "none" else mix
     if policy not in number.augmentation:
         found.append(f"augmentation {policy} instead of {' or '.join(number.augmentation) or 'not printed'}")
     found += sized

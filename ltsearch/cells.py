@@ -26,10 +26,10 @@ def identity(config: TrialConfig) -> dict[str, Any]:
 
 
 def recipes(config: TrialConfig) -> dict[str, int]:
-    """Recipe versions of the parts that a trial, and what it learns from, use."""
+    """Recipe versions of the parts that a trial, and what it requires, use."""
     found = {**RECIPES, f"method.{config.method.name}": config.method.recipe}
-    for teacher in config.method.teachers(config):
-        found |= recipes(teacher)
+    for _, first in config.method.requires(config):
+        found |= recipes(first)
     return found
 
 

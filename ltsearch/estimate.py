@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ltsearch.spec import Resources
-from trainables.config import CIFAR_BACKBONES, TrialConfig
+from trainables.config import TrialConfig
+from trainables.models import BACKBONES
 
 # Images a class and native size of the sets that need no look at the disk.
 _KNOWN = {"digits": (10, 124, 8), "cifar10": (10, 5000, 32), "cifar100": (100, 500, 32)}
 # Images of the naturally long-tailed ones, as published.
 _NATURAL = {"imagenet_lt": 115_846, "places_lt": 62_500, "inaturalist2018": 437_513}
-# Multiply-adds per image at 224 pixels.
-_AT_224 = {"resnet10": 0.9e9, "resnet18": 1.8e9, "resnet50": 4.1e9, "resnet152": 11.5e9, "resnext50": 4.2e9}
 # Multiply-adds of forward passes a second while training, of small networks; measured on one AVX-512 core. GPU: a guess.
 CPU_RATE, GPU_RATE = 1.2e10, 1.0e12
 # What launching the operations of one step costs, whatever its size, in the same unit: 4 ms an expert and 4 ms for the rest.
@@ -40,12 +39,13 @@ def work(config: TrialConfig) -> float | None:
     one = macs(config.model.backbone, config.model.stem, config.data.image_size or size)
     steps = images / config.training.batch_size
     each = images * config.augmentation.copies * config.model.experts * one + steps * (1 + config.model.experts) * STEP
-    return config.training.epochs * each
+    return config.loop.epochs * each
 
 
 def macs(backbone: str, stem: str | None, size: int) -> float:
     """Multiply-adds of one image through one expert, to within a few percent."""
-    if backbone in CIFAR_BACKBONES:
+    at_224 = BACKBONES[backbone].macs_at_224
+    if at_224 is None:
         return 69e6 * (int(backbone.removeprefix("resnet")) - 2) / 30 * (size / 32) ** 2
     scale = 4 if stem == "cifar" else 1  # the ImageNet stem reduces each side by four before the first stage
-    return _AT_224[backbone] * (scale * size / 224) ** 2
+    return at_224 * (scale * size / 224) ** 2

@@ -262,7 +262,8 @@ def _reports(
     from ltsearch.recorder import Recorder
     from ltsearch.store import WEIGHTS, CellStore
     from trainables.config import TrialConfig
-    from trainables.data import source_key, split
+    from trainables.data import source_key
+    from trainables.data.longtail import split
     from trainables.parallel import Parallel
     from trainables.training import RunOptions, train
 
@@ -281,7 +282,7 @@ def _reports(
         keep_final=job["keep_final"],
         before_checkpoint=recorder.write if recorder is not None else None,
         parallel=Parallel(rank, workers, setup["nodes"]),
-        teachers=tuple(store.folder(teacher) / WEIGHTS for teacher in job.get("teachers", [])),
+        required=tuple(store.folder(cell) / WEIGHTS for cell in job.get("requires", [])),
     )
     for report in train(config, data, options):
         if recorder is not None and not report.diverged:

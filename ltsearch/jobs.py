@@ -14,7 +14,7 @@ class Job:
     """One cell that is to be run, and what is known of it while it runs."""
 
     cell: Cell
-    stage: str  # ablation, teacher, search, confirm
+    stage: str  # ablation, required, search, confirm
     label: str  # how it is shown: the row's name, or the search trial's number
     trial_number: int | None = None  # of the Optuna trial
     epochs_seen: list[Epoch] = field(default_factory=list)
@@ -24,7 +24,7 @@ class Job:
     @property
     def epochs(self) -> int:
         """How many it will train for."""
-        return self.cell.config.training.epochs
+        return self.cell.config.loop.epochs
 
 
 @dataclass(frozen=True)

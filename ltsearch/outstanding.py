@@ -1,4 +1,4 @@
-"""What a sweep still has to do, and what all of it is: ablation cells, their teachers, the search, the confirmations."""
+"""What a sweep still has to do, and what all of it is: ablation cells, what they require, the search, the confirmations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ltsearch import adaptive, sources
 from ltsearch.jobs import Job, Outcome
-from ltsearch.plan import Cell, Plan, search_data, teacher_label
+from ltsearch.plan import Cell, Plan, first, required_label, search_data
 from ltsearch.records import KL_EXPERTS, SETTLED, CellRecord, Status
 from ltsearch.sources import SourceKey
 from ltsearch.spec import seed_list
@@ -18,7 +18,7 @@ from trainables.errors import UserError
 
 if TYPE_CHECKING:
     from ltsearch.search import SearchStudy
-    from trainables.data import Source
+    from trainables.data.source import Source
 
 
 Judge = Callable[[CellRecord], bool]
@@ -64,7 +64,7 @@ def check_metrics(plan: Plan, data: Mapping[SourceKey, Source]) -> None:
     search, base = plan.loaded.spec.search, plan.search_base
     if search is None or base is None or (source := data.get(sources.key(base.data))) is None:
         return
-    from trainables.data import split
+    from trainables.data.longtail import split
 
     counts = split(base.data, source).class_counts
     there = {
@@ -152,10 +152,10 @@ def recorded_cells(plan: Plan, study: SearchStudy | None, store: CellStore) -> l
 
 
 def named_cells(plan: Plan, study: SearchStudy | None) -> list[tuple[str, str, str]]:
-    """Cells (id, stage, label) of the ablation, their teachers, the search and the confirmations; shared ones come again."""
+    """Cells (id, stage, label) of the ablation, what they require, the search and the confirmations; shared ones come again."""
     named = [(cell.id, "ablation", f"{row.label} · seed {cell.seed}") for row in plan.rows for cell in row.cells]
-    teachers = {teacher.id: teacher for row in plan.rows for cell in row.cells for teacher in cell.teachers}
-    named += [(teacher.id, "teacher", teacher_label(teacher)) for teacher in teachers.values()]
+    required = {one.id: one for row in plan.rows for cell in row.cells for one in first(cell)}
+    named += [(one.id, "required", required_label(one)) for one in required.values()]
     if study is not None:
         named += [(trial.cell, "search", f"trial {trial.number}") for trial in study.record().trials if trial.cell]
         for rank, (trial, cells) in enumerate(study.winners(), 1):

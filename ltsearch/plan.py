@@ -23,7 +23,7 @@ class Cell:
     id: str
     config: TrialConfig
     keep_final: bool = True  # weights.pt and final.npz
-    teachers: tuple[Cell, ...] = ()  # whose final weights it trains with: they run first
+    requires: tuple[Cell, ...] = ()  # whose final weights it starts from or learns from: they run first
 
     @property
     def seed(self) -> int:
@@ -64,7 +64,7 @@ class PlanRow:
             components=list(self.components),
             pure=self.pure,
             beyond=self.beyond,
-            teachers=list(dict.fromkeys(t.id for c in self.cells for t in c.teachers)),
+            requires=list(dict.fromkeys(r.id for c in self.cells for r in c.requires)),
         )
 
 
@@ -79,15 +79,15 @@ class Plan:
 
     @property
     def cells(self) -> list[Cell]:
-        """The ablation's cells and the teachers that they need, each once.
+        """The ablation's cells and what they require, each once.
 
-        Seed by seed, so that every row has its first seed early, and teachers before who learns from them.
+        Seed by seed, so that every row has its first seed early, and what is required before what requires it.
         """
         unique: dict[str, Cell] = {}
         for number in range(max((len(row.cells) for row in self.rows), default=0)):
             for row in self.rows:
                 if number < len(row.cells):
-                    for cell in (*row.cells[number].teachers, row.cells[number]):
+                    for cell in (*first(row.cells[number]), row.cells[number]):
                         unique.setdefault(cell.id, cell)
         return list(unique.values())
 
@@ -98,19 +98,24 @@ class Plan:
 
 
 def make_cell(tree: Overrides, seed: int, where: str, keep_final: bool = True) -> Cell:
-    """A checked cell with its teachers; raises ``UserError``."""
+    """A checked cell with what it requires; raises ``UserError``."""
     config = trial_config({**tree, "seed": seed}, where)
     return _cell(config, keep_final)
 
 
 def _cell(config: TrialConfig, keep_final: bool) -> Cell:
-    teachers = tuple(_cell(teacher, True) for teacher in config.method.teachers(config))
-    return Cell(cell_id(config), config, keep_final, teachers)
+    requires = tuple(_cell(trial, True) for _, trial in config.method.requires(config))
+    return Cell(cell_id(config), config, keep_final, requires)
 
 
-def teacher_label(cell: Cell) -> str:
-    """How a teacher is shown."""
-    return f"teacher {cell.config.method.name} · seed {cell.seed}"
+def first(cell: Cell) -> list[Cell]:
+    """All that must have run before a cell, in an order in which it can run."""
+    return list({part.id: part for required in cell.requires for part in (*first(required), required)}.values())
+
+
+def required_label(cell: Cell) -> str:
+    """How a trial is shown that only comes first."""
+    return f"first {cell.config.method.name} · seed {cell.seed}"
 
 
 def make_plan(loaded: Loaded) -> Plan:

@@ -1,7 +1,8 @@
 """The queue: which cell runs next, and what follows when one ends.
 
-Ablation cells first, then the search (its asks and tells), then the cells that confirm its winners. Teachers run before the
-cells that learn from them. Finished cells are never handed out again; what several rows, trials or sweeps share runs once.
+Ablation cells first, then the search (its asks and tells), then the cells that confirm its winners. What a cell requires (a
+teacher, a first stage) runs before it. Finished cells are never handed out again; what several rows, trials or sweeps share
+runs once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 from ltsearch.adaptive import seeds_now
 from ltsearch.jobs import Job, Listener, Outcome
 from ltsearch.patience import patiently
-from ltsearch.plan import Cell, Plan, teacher_label
+from ltsearch.plan import Cell, Plan, required_label
 from ltsearch.records import SETTLED, CellRecord, Epoch, Status
 from ltsearch.search import SearchStudy
 from ltsearch.spec import AdaptiveSeeds
@@ -59,8 +60,8 @@ class Queue:
             if cell.id not in self._planned:
                 self._planned.add(cell.id)
                 if not self._settled(cell.id):
-                    label = "{} · seed {}".format(*labels[cell.id]) if cell.id in labels else teacher_label(cell)
-                    self._waiting.append(Job(cell, "ablation" if cell.id in labels else "teacher", label))
+                    label = "{} · seed {}".format(*labels[cell.id]) if cell.id in labels else required_label(cell)
+                    self._waiting.append(Job(cell, "ablation" if cell.id in labels else "required", label))
                     added += 1
         return added
 
@@ -106,39 +107,39 @@ class Queue:
             job = self._waiting.popleft()
             if job.cell.id in self.running or self._settled(job.cell.id):
                 continue
-            missing = [teacher for teacher in job.cell.teachers if not self._finished(teacher.id)]
+            missing = [first for first in job.cell.requires if not self._finished(first.id)]
             if not missing:
                 return job
-            left += self._teach(missing)
+            left += self._put_first(missing)
             if self._cannot(missing):
                 self._give_up(job, missing)
             else:
                 self._waiting.append(job)
         return None
 
-    # -- teachers --------------------------------------------------------------------------------------------------------
+    # -- what comes first ------------------------------------------------------------------------------------------------
 
     def _finished(self, cell: str) -> bool:
         record = self._fresh(cell)
         return record is not None and record.status is Status.FINISHED
 
-    def _teach(self, teachers: Sequence[Cell]) -> int:
-        """Put teachers that nobody has put there yet at the head of the queue; returns how many."""
+    def _put_first(self, required: Sequence[Cell]) -> int:
+        """Put cells that nobody has put there yet at the head of the queue; returns how many."""
         known = {*self.running, *(job.cell.id for job in self._waiting), *(job.cell.id for job, _ in self.ended)}
-        new = [teacher for teacher in teachers if teacher.id not in known and not self._settled(teacher.id)]
+        new = [first for first in required if first.id not in known and not self._settled(first.id)]
         for listener in self.listeners:
             listener.planned(len(new))
-        self._waiting.extendleft(Job(teacher, "teacher", teacher_label(teacher)) for teacher in reversed(new))
+        self._waiting.extendleft(Job(first, "required", required_label(first)) for first in reversed(new))
         return len(new)
 
-    def _cannot(self, teachers: Sequence[Cell]) -> bool:
+    def _cannot(self, required: Sequence[Cell]) -> bool:
         """Has one of them ended without weights? A failed one was tried in this sweep already."""
         over = {job.cell.id for job, _ in self.ended}
-        return any(teacher.id in over or self._settled(teacher.id) for teacher in teachers)
+        return any(first.id in over or self._settled(first.id) for first in required)
 
-    def _give_up(self, job: Job, teachers: Sequence[Cell]) -> None:
-        ids = ", ".join(teacher.id for teacher in teachers)
-        self.end(job, Outcome(Status.FAILED, f"its teacher {ids} has not finished"))
+    def _give_up(self, job: Job, required: Sequence[Cell]) -> None:
+        ids = ", ".join(first.id for first in required)
+        self.end(job, Outcome(Status.FAILED, f"what it requires, {ids}, has not finished"))
 
     def _next_search(self) -> Job | None:
         while self.study is not None and not self._confirming:
@@ -158,13 +159,13 @@ class Queue:
             if record is not None and record.status in SETTLED:
                 # Another sweep has run it: its history is told, nothing is trained.
                 for epoch in record.history:
-                    self.study.report(number, epoch, last=epoch.epoch == cell.config.training.epochs)
+                    self.study.report(number, epoch, last=epoch.epoch == cell.config.loop.epochs)
                 self.study.tell(number, record.status, record)
                 continue
-            missing = [teacher for teacher in cell.teachers if not self._finished(teacher.id)]
+            missing = [first for first in cell.requires if not self._finished(first.id)]
             if missing:
                 job = Job(cell, "search", f"trial {number}", trial_number=number)
-                self._teach(missing)
+                self._put_first(missing)
                 if self._cannot(missing):
                     self._give_up(job, missing)
                     continue
@@ -179,8 +180,8 @@ class Queue:
         return None
 
     def _may_go_on(self, job: Job) -> bool:
-        """Is what a held search trial waits for, its cell in another trial or its teachers, over?"""
-        ahead = {job.cell.id, *(teacher.id for teacher in job.cell.teachers)}
+        """Is what a held search trial waits for, its cell in another trial or what it requires, over?"""
+        ahead = {job.cell.id, *(first.id for first in job.cell.requires)}
         return not ahead & {*self.running, *(waiting.cell.id for waiting in self._waiting)}
 
     def _replay(self, number: int, record: CellRecord) -> bool:

@@ -22,7 +22,7 @@ from ltsearch.store import CellStore
 from trainables.config import TrialConfig
 
 if TYPE_CHECKING:
-    from trainables.data import TrialData
+    from trainables.data.longtail import TrialData
     from trainables.training import Report
 
 

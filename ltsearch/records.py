@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 # MLflow tags
 TAG_ROLE = "ltsearch.role"  # "sweep" or "trial"
 TAG_SWEEP = "ltsearch.sweep"  # <name>[@profile]
-TAG_STAGE = "ltsearch.stage"  # ablation, search, confirm
+TAG_STAGE = "ltsearch.stage"  # ablation, required, search, confirm
 TAG_CELL = "ltsearch.cell"
 TAG_ROW = "ltsearch.row"
 TAG_SEED = "ltsearch.seed"
@@ -199,7 +199,7 @@ class PlannedRow(_Record):
     components: list[str] = []  # that are on
     pure: bool = False  # nothing but components differs from base
     beyond: dict[str, Any] = {}  # what differs from the reference row beyond the studied axis, by dotted key
-    teachers: list[str] = []  # cells that had to be trained first
+    requires: list[str] = []  # cells that had to be trained first
 
     @property
     def label(self) -> str:

@@ -14,6 +14,7 @@ from ltsearch.messages import first_model
 from ltsearch.records import FigureRequest, PairedTest, PublishedTable
 from ltsearch.space import Parameter
 from ltsearch.spec import Ablation, AdaptiveSeeds, Asha, Confirm, Grid, Metric, Precision, Row, Search, SweepSpec
+from trainables.catalogue import OneOf
 from trainables.config import TrialConfig
 from trainables.methods import METHODS, options_class
 
@@ -78,7 +79,8 @@ def _doc(field: FieldInfo) -> str:
 
 
 def _type(field: FieldInfo) -> str:
-    text = _name(field.annotation)
+    listed = next((m for m in field.metadata if isinstance(m, OneOf)), None)
+    text = ", ".join(f"`{name}`" for name in listed.catalogue) if listed is not None else _name(field.annotation)
     bounds = {type(m).__name__: m for m in field.metadata}
     marks = [f"{sign} {getattr(bounds[kind], kind.lower()):g}" for kind, sign in _SIGNS.items() if kind in bounds]
     return f"{text}, {', '.join(marks)}" if marks else text

@@ -13,7 +13,7 @@ from ltsearch.store import CellStore
 from trainables.config import DataConfig, TrialConfig
 
 if TYPE_CHECKING:
-    from trainables.data import Source
+    from trainables.data.source import Source
 
 SourceKey = tuple[str, str | None, int | None]
 _LISTS = ("imagenet_lt", "places_lt", "inaturalist2018")  # known by their lists: their images are too many to look at
@@ -114,7 +114,8 @@ def read(
 
     Raises ``DataError``. Writes nothing (but what a download brings).
     """
-    from trainables.data import check_batches, read_source, split
+    from trainables.data import read_source
+    from trainables.data.longtail import check_batches, split
     from trainables.models import pretrained
 
     configs = list(configs)
@@ -127,7 +128,7 @@ def read(
         if key(config.data) not in sources:
             say(f"reading {config.data.path or config.data.name} …")
             sources[key(config.data)] = read_source(config.data, root)
-        text = config.data.model_dump_json() + config.training.model_dump_json()
+        text = config.model_dump_json(include={"data", "training", "sampling", "method"})
         if text not in checked:
             checked.add(text)
             check_batches(config, split(config.data, sources[key(config.data)]))

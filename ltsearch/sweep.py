@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ltsearch.nodes import Capacity
     from ltsearch.search import SearchStudy
     from ltsearch.tracking import Tracker
-    from trainables.data import Source
+    from trainables.data.source import Source
 
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)

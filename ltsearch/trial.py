@@ -25,7 +25,7 @@ from trainables.config import TrialConfig
 
 if TYPE_CHECKING:
     from ltsearch.sources import SourceKey
-    from trainables.data import Source
+    from trainables.data.source import Source
     from trainables.training import Report
 
 
@@ -128,7 +128,8 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
 
     def _begin(self, job: dict[str, Any]) -> None:
         from trainables import synthetic, training
-        from trainables.data import source_key, split
+        from trainables.data import source_key
+        from trainables.data.longtail import split
         from trainables.training import RunOptions
 
         config = TrialConfig.model_validate_json(job["trial"])
@@ -154,7 +155,7 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
                 checkpoint_seconds=self.checkpoint_seconds,
                 keep_final=job["keep_final"],
                 before_checkpoint=recorder.write,
-                teachers=tuple(self.store.folder(teacher) / WEIGHTS for teacher in job.get("teachers", [])),
+                required=tuple(self.store.folder(cell) / WEIGHTS for cell in job.get("requires", [])),
             ),
         )
 

@@ -102,7 +102,7 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
             "trial": job.cell.config.model_dump_json(),
             "keep_final": job.cell.keep_final,
             "started": job.started,
-            "teachers": [teacher.id for teacher in job.cell.teachers],
+            "requires": [cell.id for cell in job.cell.requires],
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

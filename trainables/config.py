@@ -6,21 +6,20 @@ and on the command line. Every key of the YAML ``base`` is a key here.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
+from trainables.augmentation import POLICIES
+from trainables.catalogue import OneOf
+from trainables.data import SOURCES
 from trainables.methods import DEFAULT_METHOD, METHODS, options_class
 from trainables.methods.ncl_pp.options import NCLppOptions
 from trainables.methods.options import Checked, MethodOptions
+from trainables.models import BACKBONES
+from trainables.sampling import RULES
 
-Dataset = Literal["digits", "cifar10", "cifar100", "imagenet_lt", "places_lt", "inaturalist2018", "parquet", "folder"]
-Policy = Literal["none", "sim", "rand", "auto", "mixup"]
-Backbone = Literal[
-    "resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56",
-    "resnet10", "resnet18", "resnet50", "resnet152", "resnext50",
-]  # fmt: skip
-CIFAR_BACKBONES: tuple[str, ...] = get_args(Backbone)[:6]
+Policy = Annotated[str, OneOf(POLICIES)]
 
 
 class _Section(Checked):
@@ -44,7 +43,7 @@ class ImbalanceConfig(_Section):
 class DataConfig(_Section):
     """Which images are trained on, and which are looked at."""
 
-    name: Dataset = Field("cifar10", description="the data set")
+    name: Annotated[str, OneOf(SOURCES)] = Field("cifar10", description="the data set")
     path: str | None = Field(None, description="for parquet and folder: the folder below the data root")
     image_size: int | None = Field(None, ge=4, le=1024, description="pixels; images are resized to it; none: as stored")
     store_size: int | None = Field(
@@ -77,38 +76,98 @@ class DataConfig(_Section):
 class AugmentationConfig(_Section):
     """What is done to every copy of a training image."""
 
-    policy: Policy = Field("sim", description="none, sim (crop 4 + flip), rand, auto (+ Cutout 16) or mixup")
+    policy: Policy = Field("sim", description="none, sim (crop 4 + flip), rand or auto (+ Cutout 16)")
     copies: int = Field(1, ge=1, le=64, description="T, augmented copies of each image")
+    copy_policies: tuple[Policy, ...] = Field(
+        (), description="a policy for each copy, such as a weak and a strong view; none: `policy` for all"
+    )
     n: int = Field(2, ge=0, le=10, description="operations of RandAugment")
     m: int = Field(10, ge=0, le=30, description="magnitude bin of RandAugment, of 31")
     cutout: int | None = Field(None, ge=0, description="Cutout in pixels; none: what the policy says; 0: off")
-    mixup_alpha: float = Field(1.0, gt=0, description="α of mixup's Beta(α, α)")
+    mix: Literal["none", "mixup", "cutmix"] = Field(
+        "none", description="images are mixed with a partner of the batch, whatever the policy"
+    )
+    mix_alpha: float = Field(1.0, gt=0, description="α of the Beta(α, α) that mixing draws its coefficient from")
+
+    @field_validator("policy", mode="before")
+    @classmethod
+    def _mixing_is_no_policy(cls, value: Any) -> Any:
+        if value in ("mixup", "cutmix"):
+            raise ValueError(f"{value!r} goes with any policy: set `augmentation.mix: {value}`")
+        return value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.copy_policies and len(self.copy_policies) != self.copies:
+            raise ValueError(
+                f"augmentation.copy_policies names {len(self.copy_policies)} policies for augmentation.copies = {self.copies}; "
+                "name one for each copy, or none"
+            )
+        return self
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """The policy of every copy."""
+        return self.copy_policies or (self.policy,) * self.copies
 
 
 class ModelConfig(_Section):
-    """K networks of one shape."""
+    """A trunk that K branches share, each with a head; nothing is shared by default: K networks of one shape."""
 
-    backbone: Backbone = Field("resnet32", description="resnet8..56 are the CIFAR family")
+    backbone: Annotated[str, OneOf(BACKBONES)] = Field("resnet32", description="resnet8..56 are the CIFAR family")
     stem: Literal["imagenet", "cifar"] | None = Field(
         None, description="imagenet: 7×7 stride 2 + pooling; cifar: 3×3; none: imagenet, and cifar for the CIFAR family"
     )
     classifier: Literal["linear", "cosine"] = Field("linear", description="cosine: scale · cos(w_j, f)")
     cosine_scale: float = Field(16.0, gt=0, description="scale of the cosine classifier")
     experts: int = Field(1, ge=1, le=64, description="K, experts that are trained together")
+    shared: Literal["none", "stem", "stage1", "stage2", "stage3", "all_but_last_block", "backbone"] = Field(
+        "none", description="up to where the experts share one backbone: stage1 in RIDE, all_but_last_block in BBN"
+    )
+    branch_width: float = Field(
+        1.0, gt=0, le=4, description="channels of the second and third stage of the CIFAR family; 0.75 in RIDE"
+    )
     pretrained: bool = Field(False, description="start from torchvision's ImageNet weights; downloaded if missing")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.backbone in CIFAR_BACKBONES and self.stem == "imagenet":
+        entry = BACKBONES[self.backbone]
+        if entry.cifar and self.stem == "imagenet":
+            others = ", ".join(name for name, other in BACKBONES.items() if not other.cifar)
             raise ValueError(
                 f"model.stem = 'imagenet' does not exist for {self.backbone!r}, whose stem is a 3×3 convolution; "
-                "leave model.stem out or choose resnet10, resnet18, resnet50, resnet152 or resnext50"
+                f"leave model.stem out or choose one of {others}"
             )
-        if self.pretrained and (self.backbone in (*CIFAR_BACKBONES, "resnet10") or self.stem == "cifar"):
+        if self.pretrained and (entry.weights is None or self.stem == "cifar"):
+            having = ", ".join(name for name, other in BACKBONES.items() if other.weights)
             raise ValueError(
                 f"model.pretrained: there are no ImageNet weights for {self.backbone!r} with the stem "
-                f"{self.stem or 'cifar'!r}; choose resnet18, resnet50, resnet152 or resnext50 with `stem: imagenet`"
+                f"{self.stem or 'cifar'!r}; choose one of {having} with `stem: imagenet`"
             )
+        if self.branch_width != 1 and not entry.cifar:
+            raise ValueError(
+                f"model.branch_width = {self.branch_width}: only the CIFAR family has it, not {self.backbone!r}; leave it out"
+            )
+        return self
+
+
+class SamplingConfig(_Section):
+    """Which images an epoch trains on, and how often."""
+
+    name: Annotated[str, OneOf(RULES)] = Field(
+        "instance", description="power: class j is drawn with probability ∝ n_j^q; see docs/methods/sampling.md"
+    )
+    q: float = Field(0.5, ge=-4, le=4, description="the exponent of `power`")
+    from_epoch: float = Field(
+        0.0, ge=0, lt=1, description="deferred: instance sampling before this fraction of the epochs (0.8 in DRS)"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.name != "power" and self.q != 0.5:
+            raise ValueError(f"sampling.q = {self.q} goes with `name: power`, not {self.name!r}; leave it out")
+        if self.name == "instance" and self.from_epoch:
+            raise ValueError("sampling.from_epoch defers another sampling than `instance`; name one, or leave it out")
         return self
 
 
@@ -182,6 +241,16 @@ class SyntheticConfig(_Section):
     fault_times: int = Field(1, ge=1, description="how often, for raise and exit; then it goes well")
 
 
+class Loop(NamedTuple):
+    """The epoch loop that a trial itself runs: the trial's own sections, unless its method has a later stage of its own."""
+
+    epochs: int
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    sampling: SamplingConfig
+    trains: bool = True  # false: one epoch without a gradient step, in which the method fits something in closed form
+
+
 class TrialConfig(_Section):
     """Everything that decides the numbers of one trial."""
 
@@ -191,6 +260,7 @@ class TrialConfig(_Section):
     method: SerializeAsAny[MethodOptions] = NCLppOptions()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    sampling: SamplingConfig = SamplingConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: int = Field(0, ge=0, lt=2**31)
@@ -226,4 +296,10 @@ class TrialConfig(_Section):
         if schedule.min_lr > self.optimizer.lr:
             raise ValueError(f"schedule.min_lr = {schedule.min_lr} must be <= optimizer.lr = {self.optimizer.lr}")
         self.method.check(self)
+        self.method.requires(self)  # what comes first must be a valid trial too
         return self
+
+    @property
+    def loop(self) -> Loop:
+        """What this trial itself runs, after what it requires."""
+        return self.method.loop(self)

@@ -1,4 +1,4 @@
-"""Counter-based random draws: integer hash arithmetic over (seed, epoch, image, copy, draw).
+"""Counter-based random draws: integer hash arithmetic over (seed, epoch, image, occurrence, copy, draw).
 
 A draw depends on what it is for and on nothing else: not on the batch it falls into, the worker that makes it, the
 device, or the draws made before. Resuming, sharding and regrouping therefore change no draw, and there is no generator
@@ -15,7 +15,16 @@ from torch import Tensor
 _MASK = 0xFFFFFFFF
 
 # One stream per use, so that two uses of the same (seed, epoch, image) never see the same numbers.
-STREAMS = {"order": 1, "augment": 2, "mixup": 3, "hard_random": 4, "init": 5, "evaluate": 6}
+STREAMS = {
+    "order": 1,
+    "augment": 2,
+    "mixup": 3,
+    "hard_random": 4,
+    "init": 5,
+    "evaluate": 6,
+    "sample": 7,
+    "method": 8,
+}
 
 
 def _mix(x: Tensor) -> Tensor:

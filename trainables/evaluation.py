@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trainables import augmentation, checkpoint, draws
+from trainables import augmentation, draws, trained
+from trainables.augmentation.geometry import center_crop
+from trainables.augmentation.pixels import normalize
 from trainables.config import TrialConfig
 from trainables.data.longtail import TrialData
+from trainables.data.source import Part
 from trainables.files import Location, write_atomic
+from trainables.methods.base import AnyMethod, Images, Prediction
 from trainables.metrics import evaluation_metrics, mean_pairwise_kl, per_class_mean
-from trainables.models import Experts
+from trainables.models.network import Network
 from trainables.parallel import Parallel
-from trainables.precision import autocast, dtype_of
+from trainables.precision import dtype_of
 
 BATCH = 512
 FEATURE_IMAGES = 2000
@@ -40,7 +46,8 @@ class Evaluation:
 
 
 def evaluate(
-    model: Experts,
+    network: Network,
+    method: AnyMethod,
     data: TrialData,
     config: TrialConfig,
     device: torch.device,
@@ -56,15 +63,19 @@ def evaluate(
     labels = torch.from_numpy(data.evaluation.labels)
     sample = torch.arange(len(labels)) if full else _spread(len(labels), COPY_IMAGES)
 
-    def look(index: Tensor, copy: int | None = None) -> list[Tensor]:
-        return parallel.gather(predict(model, data, config, device, parallel.shard(index), copy=copy)[0])
+    def of(index: Tensor, copy: int | None = None) -> list[Prediction]:
+        return parallel.gather(
+            predict(network, method, data, config, device, parallel.shard(index), copy=copy).prediction
+        )
 
-    parts, *copies = look(torch.arange(len(labels))), look(sample, 0), look(sample, 1)
-    if not parallel.leads:
+    parts, *copies = of(torch.arange(len(labels))), of(sample, 0), of(sample, 1)
+    if not parallel.is_rank_zero:
         return Evaluation({}, {}, torch.empty(0), None, torch.empty(0))
-    logits = torch.cat(parts, 1)
+    logits = torch.cat([part.logits for part in parts], 1)
     scalars, per_class = evaluation_metrics(logits, labels, torch.from_numpy(data.class_counts))
-    two = torch.stack([torch.cat(copy, 1) for copy in copies])  # [2, K, N', C]
+    for name in parts[0].per_image:
+        scalars[name] = float(torch.cat([part.per_image[name] for part in parts]).double().mean())
+    two = torch.stack([torch.cat([part.logits for part in copy], 1) for copy in copies])  # [2, K, N', C]
     kl_copies = mean_pairwise_kl(two.flatten(1, 2)).unflatten(0, two.shape[1:3]).mean(0)
     kl_experts = mean_pairwise_kl(logits) if len(logits) > 1 else None
     scalars["kl_copies"] = float(kl_copies.mean())
@@ -80,43 +91,77 @@ def evaluate(
     )
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """What a trial makes of some images, float32 on the CPU."""
+
+    prediction: Prediction  # logits [K', N, C]
+    features: Tensor  # [K, N, D]
+
+
 @torch.no_grad()
 def predict(
-    model: Experts,
+    network: Network,
+    method: AnyMethod,
     data: TrialData,
     config: TrialConfig,
     device: torch.device,
     index: Tensor,
     *,
     copy: int | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Logits ``[K, N, C]`` and features ``[K, N, D]`` of the images ``index``, float32 on the CPU.
+) -> Predicted:
+    """Predictions and features of the evaluation images ``index``.
 
     ``copy`` = 0, 1, … looks at that augmented copy instead of the centre crop.
     """
-    model.eval()
-    images = data.evaluation.images  # may lie in read-only shared memory: batches are copied out of it
+    network.eval()
+    method.eval()
+    parts: list[Prediction] = []
+    features = []
+    for inputs in _inputs(data.evaluation, data, config, device, index, copy):
+        outputs = method.forward(network, inputs)
+        prediction = method.predict(outputs)
+        extra = {name: values.float().cpu() for name, values in prediction.per_image.items()}
+        parts.append(Prediction(prediction.logits.float().cpu(), extra))
+        features.append(outputs.features.float().cpu())
+    per_image = {name: torch.cat([part.per_image[name] for part in parts]) for name in parts[0].per_image}
+    return Predicted(Prediction(torch.cat([part.logits for part in parts], 1), per_image), torch.cat(features, 1))
+
+
+def images_of(part: Part, data: TrialData, config: TrialConfig, device: torch.device) -> Iterator[Images]:
+    """All images of a part as evaluation sees them, with their labels."""
+    labels = torch.from_numpy(part.labels).to(device)
+    every = torch.arange(len(labels))
+    for index, inputs in zip(every.split(BATCH), _inputs(part, data, config, device, every, None), strict=True):
+        yield Images(inputs, labels[index])
+
+
+def _inputs(
+    part: Part, data: TrialData, config: TrialConfig, device: torch.device, index: Tensor, copy: int | None
+) -> Iterator[Tensor]:
+    images: Any = part.images  # may lie in read-only shared memory: batches are copied out of it
     size = config.data.image_size or images.shape[-1]
     a = config.augmentation
-    policy = augmentation.build(a.policy, size=size, n=a.n, m=a.m, cutout=a.cutout)
-    logits, features = [], []
-    for part in index.split(BATCH):
-        pixels = torch.from_numpy(np.asarray(images[part.numpy()])).to(device)
+    policy = augmentation.build(a.policies[(copy or 0) % a.copies], size=size, n=a.n, m=a.m, cutout=a.cutout)
+    for numbers in index.split(BATCH):
+        pixels = torch.from_numpy(np.asarray(images[numbers.numpy()])).to(device)
         if copy is None:
-            pixels = augmentation.center_crop(pixels, size)
+            pixels = center_crop(pixels, size)
         else:
-            key = (config.seed, draws.STREAMS["evaluate"], part.to(device), copy)
+            key = (config.seed, draws.STREAMS["evaluate"], numbers.to(device), copy)
             pixels = policy(pixels, draws.uniforms(key, policy.draws, device=device))
-        inputs = augmentation.normalize(pixels, data.mean, data.std, dtype=dtype_of(config))
-        with autocast(config, device):
-            z, f = model(inputs.contiguous(memory_format=torch.channels_last))
-        logits.append(z.float().cpu())
-        features.append(f.float().cpu())
-    return torch.cat(logits, 1), torch.cat(features, 1)
+        inputs = normalize(pixels, data.mean, data.std, dtype=dtype_of(config))
+        yield inputs.contiguous(memory_format=torch.channels_last)
 
 
 def write_final(
-    folder: Location, model: Experts, data: TrialData, config: TrialConfig, device: torch.device, evaluation: Evaluation
+    folder: Location,
+    network: Network,
+    method: AnyMethod,
+    data: TrialData,
+    config: TrialConfig,
+    device: torch.device,
+    evaluation: Evaluation,
 ) -> None:
     """``weights.pt`` and ``final.npz``, atomically.
 
@@ -127,7 +172,7 @@ def write_final(
     labels = torch.from_numpy(data.evaluation.labels)
     classes = len(data.class_counts)
     chosen = _spread(len(labels), FEATURE_IMAGES)
-    _, features = predict(model, data, config, device, chosen)
+    features = predict(network, method, data, config, device, chosen).features
     arrays = {
         "labels": data.evaluation.labels.astype(np.int32),
         "class_counts": data.class_counts,
@@ -146,7 +191,7 @@ def write_final(
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_atomic(folder / "final.npz", lambda file: file.write(buffer.getvalue()))
-    checkpoint.save(folder / "weights.pt", {"model": model.state_dict()})
+    trained.save(folder / "weights.pt", network, method)
 
 
 def _half(values: Tensor) -> np.ndarray:  # type: ignore[type-arg]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
-from torch import nn
 
 from trainables.config import OptimizerConfig, ScheduleConfig
 
@@ -27,10 +28,19 @@ def learning_rate(optimizer: OptimizerConfig, schedule: ScheduleConfig, epochs: 
     return optimizer.lr
 
 
-def build(config: OptimizerConfig, model: nn.Module, method: nn.Module) -> torch.optim.SGD:
-    """SGD over all parameters of the experts with weight decay, and over the method's own without."""
-    groups = [{"params": list(model.parameters()), "weight_decay": config.weight_decay}]
-    own = list(method.parameters())
-    if own:
-        groups.append({"params": own, "weight_decay": 0.0})
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+def build(config: OptimizerConfig, groups: Iterable[Mapping[str, Any]]) -> torch.optim.SGD:
+    """SGD over groups of ``params`` with their ``weight_decay`` and, where given, ``lr_factor``; frozen ones are left out."""
+    kept = []
+    for group in groups:
+        params = [p for p in group["params"] if p.requires_grad]
+        if params:
+            kept.append({"lr_factor": 1.0, **group, "params": params})
+    # A trial that trains nothing has an optimiser of nothing.
+    kept = kept or [{"params": [torch.nn.Parameter(torch.zeros(()))], "lr_factor": 1.0}]
+    return torch.optim.SGD(kept, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Every group by its own factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_factor"]

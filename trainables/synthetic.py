@@ -26,7 +26,7 @@ def accuracy(config: TrialConfig, epoch: int) -> float:
     top = 0.9 + 0.02 * (float(draws.uniform(config.seed, draws.STREAMS["evaluate"])) - 0.5)
     if isinstance(config.method, NCLppOptions):
         top -= (config.method.beta - 0.3) ** 2 + (config.method.lambda_inter - 0.6) ** 2 / 2
-    return top * (1 - math.exp(-3 * epoch / config.training.epochs))
+    return top * (1 - math.exp(-3 * epoch / config.loop.epochs))
 
 
 def train(config: TrialConfig, data: TrialData, run: RunOptions) -> Generator[Report]:
@@ -35,7 +35,7 @@ def train(config: TrialConfig, data: TrialData, run: RunOptions) -> Generator[Re
     path = run.folder / "checkpoint.pt" if run.folder is not None else None
     state = checkpoint.load(path) if path is not None else None
     saved = time.monotonic()
-    for epoch in range(state["epoch"] + 1 if state else 1, config.training.epochs + 1):
+    for epoch in range(state["epoch"] + 1 if state else 1, config.loop.epochs + 1):
         time.sleep(options.epoch_seconds)
         if epoch == options.fault_epoch and options.fault != "none":
             if options.fault == "diverge":
@@ -51,7 +51,7 @@ def train(config: TrialConfig, data: TrialData, run: RunOptions) -> Generator[Re
         split = data.split
         metrics = {f"{split}/{name}": value for name in ("single_top1", "single_top1_max", "ensemble_top1")}
         metrics |= {"train/loss": 1 - value, "train/top1": value, "seconds": options.epoch_seconds}
-        done = epoch == config.training.epochs
+        done = epoch == config.loop.epochs
         yield Report(epoch, metrics, {f"{split}/ensemble": [value] * len(data.class_counts)}, done=done)
         if not done and path is not None and time.monotonic() - saved >= run.checkpoint_seconds:
             if run.before_checkpoint is not None:

@@ -14,7 +14,7 @@ from ltsearch.records import Epoch, Status
 from ltsearch.store import CellStore
 from ltsearch.trial import out_of_memory
 from tests.ltsearch.helpers import study
-from trainables.data import split
+from trainables.data.longtail import split
 from trainables.training import Report
 
 

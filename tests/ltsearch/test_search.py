@@ -247,12 +247,12 @@ def test_a_verdict_to_go_on_is_not_given_again(tmp_path: Path) -> None:
 def test_values_that_do_not_go_together_are_passed_over(tmp_path: Path) -> None:
     space = {
         "method.formulation": {"choice": ["paper", "official"]},
-        "augmentation.policy": {"choice": ["sim", "mixup"]},
+        "augmentation.mix": {"choice": ["none", "mixup"]},
     }
     over = {"search.space": space, "search.trials": 50, "search.early_stopping": None}
     ended = run(open_study(tmp_path, **over))
-    combos = {(p["method.formulation"], p["augmentation.policy"]) for _, p, _ in ended}
-    assert len(ended) == 3 and combos == {("paper", "sim"), ("paper", "mixup"), ("official", "sim")}
+    combos = {(p["method.formulation"], p["augmentation.mix"]) for _, p, _ in ended}
+    assert len(ended) == 3 and combos == {("paper", "none"), ("paper", "mixup"), ("official", "none")}
     again = open_study(tmp_path, **over)
     before = len(again.study.trials)
     assert again.is_over() and again.ask() is None and len(again.study.trials) == before
@@ -262,7 +262,7 @@ def test_a_continuous_space_of_which_nothing_goes_together_is_told_and_not_exhau
     space = {
         "method.beta": {"uniform": [0, 1]},
         "method.formulation": {"choice": ["official"]},
-        "augmentation.policy": {"choice": ["mixup"]},
+        "augmentation.mix": {"choice": ["mixup"]},
     }
     over = {"search.space": space, "search.early_stopping": None}
     study = open_study(tmp_path, **over)

@@ -34,6 +34,9 @@ def make_batch(
 ) -> Batch:
     """A batch of logits ``[K, T, B, C]``."""
     return Batch(
+        inputs=torch.empty(0),
+        features=torch.empty(0),
+        occurrence=torch.zeros(len(labels), dtype=torch.int64),
         logits=z,
         labels=torch.tensor(labels),
         image=torch.arange(len(labels)),

@@ -17,9 +17,10 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode, functional
 from torchvision.transforms.autoaugment import _apply_op
 
-from trainables.augmentation import POLICIES, build, center_crop, mixup, normalize
-from trainables.augmentation.geometry import Cutout, choose, cutout
+from trainables.augmentation import POLICIES, build
+from trainables.augmentation.geometry import Cutout, center_crop, choose, cutout
 from trainables.augmentation.operations import Entry, apply, compile_table, magnitude
+from trainables.augmentation.pixels import normalize
 from trainables.augmentation.policies import AutoAugment, Chain, RandAugment
 
 LAST = 1 - 2.0**-24  # the largest uniform
@@ -352,7 +353,7 @@ def test_cutout_against_brute_force(length: int) -> None:
 
 @pytest.mark.parametrize(("name", "size", "asked", "side"), [
     ("auto", 32, None, 16), ("auto", 64, None, 32), ("auto", 8, None, 4), ("auto", 224, None, 112), ("auto", 32, 8, 8),
-    ("auto", 32, 0, 0), ("sim", 32, 12, 12), ("rand", 32, 12, 12), ("mixup", 32, 6, 6), ("none", 32, 6, 6),
+    ("auto", 32, 0, 0), ("sim", 32, 12, 12), ("rand", 32, 12, 12), ("none", 32, 6, 6),
     ("sim", 32, None, 0), ("rand", 32, 0, 0),
 ])  # fmt: skip
 def test_cutout_of_the_policies(name: str, size: int, asked: int | None, side: int) -> None:
@@ -433,7 +434,7 @@ def test_policy_is_a_value() -> None:
     """Policies built alike are equal and hashable; they keep no state between calls."""
     assert build("auto", size=32) == build("auto", size=32)
     assert build("rand", size=32, m=3) != build("rand", size=32, m=4)
-    assert len({build(name, size=32) for name in ("sim", "mixup", "rand", "auto")}) == 3
+    assert len({build(name, size=32) for name in ("sim", "rand", "auto")}) == 3
     assert build("none", size=32).draws == 0
     assert build("rand", size=32, n=0).draws == 3
     assert torch.equal(build("none", size=32)(make_images(3, 32), torch.empty(3, 0)), make_images(3, 32))
@@ -441,7 +442,7 @@ def test_policy_is_a_value() -> None:
 
 def test_errors() -> None:
     """Wrong names, numbers, types and shapes are refused."""
-    with pytest.raises(ValueError, match="none, sim, rand, auto, mixup"):
+    with pytest.raises(ValueError, match="none, sim, rand, auto"):
         build("random", size=32)
     for options in ({"m": 31}, {"m": -1}, {"n": -1}, {"cutout": -1}, {"size": 0}):
         with pytest.raises(ValueError):
@@ -487,18 +488,3 @@ def test_normalize(dtype: torch.dtype, layout: torch.memory_format) -> None:
     assert out.dtype == dtype
     assert out.is_contiguous(memory_format=layout)
     assert torch.equal(images, before)
-
-
-def test_mixup() -> None:
-    """By hand, and one image at a time."""
-    images = torch.tensor([[1.0, 2.0], [3.0, 6.0], [0.0, 1.0]]).view(3, 2, 1, 1)
-    out = mixup(images, torch.tensor([1, 2, 0]), torch.tensor([0.75, 0.5, 1.0]))
-    assert out.flatten(1).tolist() == [[1.5, 3.0], [1.5, 3.5], [0.0, 1.0]]
-    g = generator(23)
-    images, partner = torch.rand(9, 3, 4, 4, generator=g), torch.randperm(9, generator=g)
-    share = torch.rand(9, generator=g)
-    mixed = mixup(images, partner, share)
-    for i in range(9):
-        expected = share[i] * images[i] + (1 - share[i]) * images[partner[i]]
-        assert torch.allclose(mixed[i], expected, atol=1e-6)
-    assert mixup(images.bfloat16(), partner, share).dtype == torch.bfloat16

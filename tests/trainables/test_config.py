@@ -34,7 +34,7 @@ from trainables.config import TrialConfig
         ({"model": {"backbone": "resnet32", "stem": "imagenet"}}, "does not exist for 'resnet32'"),
         ({"method": {"name": "ncl_pp", "formulation": "official", "hard_set": "shared"}}, "has no effect under"),
         (
-            {"method": {"name": "ncl_pp", "formulation": "official"}, "augmentation": {"policy": "mixup"}},
+            {"method": {"name": "ncl_pp", "formulation": "official"}, "augmentation": {"mix": "mixup"}},
             "not defined for",
         ),
         ({"training": {"epochs": float("nan")}}, "epochs"),

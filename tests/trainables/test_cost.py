@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from trainables import models
 from trainables.config import ModelConfig
 from trainables.cost import count
+from trainables.models import network
 
 
 def by_hand(config: ModelConfig, classes: int, size: int) -> tuple[float, float]:
     """Multiply-adds of one image in a forward pass, and in the pass that gives all weights their gradients."""
-    model = models.build(config, classes, seed=0)
+    model = network.build(config, classes, seed=0)
     sums = {"forward": 0.0, "backward": 0.0}
     first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
 

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from trainables.config import DataConfig, ImbalanceConfig
-from trainables.data import read_source, split
-from trainables.data.longtail import profile_counts
+from trainables.data import read_source
+from trainables.data.longtail import profile_counts, split
 from trainables.data.source import Part, make_source
 from trainables.errors import DataError
 

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from trainables.config import DataConfig, TrialConfig
-from trainables.data import read_source, split
+from trainables.data import read_source
+from trainables.data.longtail import split
 from trainables.recipes import RECIPES
 from trainables.training import RunOptions, train
 
@@ -33,7 +34,7 @@ CASES: dict[str, dict[str, Any]] = {
     "ncl_pp shared, learnable": {"method": {"name": "ncl_pp", "hard_set": "shared", "weights": "learnable"}, **BOTH},
     "ncl_pp official": {"method": {"name": "ncl_pp", "formulation": "official"}, **BOTH},
     "ncl_pp auto": {"method": {"name": "ncl_pp"}, **BOTH, "augmentation": {"policy": "auto", "copies": 2}},
-    "ncl_pp mixup": {"method": {"name": "ncl_pp"}, **BOTH, "augmentation": {"policy": "mixup", "copies": 2}},
+    "ncl_pp mixup": {"method": {"name": "ncl_pp"}, **BOTH, "augmentation": {"mix": "mixup", "copies": 2}},
     "cosine resnet10": {
         "method": {"name": "bsce"},
         "model": {"backbone": "resnet10", "stem": "cifar", "classifier": "cosine"},

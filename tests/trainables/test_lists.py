@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from trainables.config import DataConfig, TrialConfig
-from trainables.data import read_source, split
+from trainables.data import read_source
 from trainables.data.lists import LISTS
-from trainables.data.longtail import TrialData
+from trainables.data.longtail import TrialData, split
 from trainables.data.mapped import MappedImages, Rows
 from trainables.data.source import Part
 from trainables.errors import DataError

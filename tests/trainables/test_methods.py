@@ -10,7 +10,7 @@ import torch
 
 from tests.trainables.helpers import make_batch, make_method
 from trainables.config import TrialConfig
-from trainables.data import split
+from trainables.data.longtail import split
 from trainables.methods import METHODS, method_class, options_class
 from trainables.methods.base import Method
 from trainables.methods.options import MethodOptions
@@ -83,9 +83,9 @@ def test_it_learns_the_digits(name: str, digits: Any, tmp_path: Path) -> None:
         }
     )
     data, weights = split(config.data, digits), []
-    for teacher in config.method.teachers(config):
-        folder = tmp_path / str(teacher.seed)
-        *_, last = train(teacher, data, RunOptions(folder=folder, keep_final=True))
+    for number, (_, first) in enumerate(config.method.requires(config)):
+        folder = tmp_path / str(number)
+        *_, last = train(first, data, RunOptions(folder=folder, keep_final=True))
         weights.append(folder / "weights.pt")
-    *_, last = train(config, data, RunOptions(teachers=tuple(weights)))
+    *_, last = train(config, data, RunOptions(required=tuple(weights)))
     assert last.metrics["test/ensemble_top1"] > 0.85

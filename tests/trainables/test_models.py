@@ -9,11 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trainables.config import Backbone, ModelConfig
+from trainables import catalogue
+from trainables.config import ModelConfig
 from trainables.errors import DataError
-from trainables.models import BACKBONES, build
+from trainables.models import BACKBONES
+from trainables.models.backbone import Backbone
 from trainables.models.cifar_resnet import CifarResNet
-from trainables.models.experts import CosineClassifier
+from trainables.models.heads import CosineClassifier
+from trainables.models.network import build, freeze
+
+
+def make(name: str, stem: str | None = None) -> Backbone:
+    return catalogue.load(BACKBONES[name].build)(stem, 1.0, None)
 
 
 def parameters(module: nn.Module) -> int:
@@ -36,14 +43,14 @@ def test_cifar_resnet_depth_is_checked() -> None:
     [("resnet10", 4.91, 512), ("resnet18", 11.18, 512), ("resnet50", 23.51, 2048), ("resnet152", 58.14, 2048)],
 )
 def test_imagenet_resnets(name: str, millions: float, features: int) -> None:
-    backbone = BACKBONES[name](None)
+    backbone = make(name)
     assert parameters(backbone) / 1e6 == pytest.approx(millions, abs=0.02)
     assert backbone.features == features
 
 
 def test_option_a_shortcut_by_hand() -> None:
     net = CifarResNet(8).eval()
-    block = net.stages[1]  # 16 -> 32 channels, stride 2
+    block = net.parts[2]  # 16 -> 32 channels, stride 2
     x = torch.randn(2, 16, 8, 8)
     out = block.bn2(block.conv2(F.relu(block.bn1(block.conv1(x)))))
     shortcut = torch.zeros(2, 32, 4, 4)
@@ -54,19 +61,17 @@ def test_option_a_shortcut_by_hand() -> None:
     torch.testing.assert_close(block(x.clone()), F.relu(out + shortcut))
 
 
-@pytest.mark.parametrize("name", Backbone.__args__)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_every_backbone_of_the_configuration_is_built(name: str) -> None:
     if name in ("resnet152",):
         pytest.skip("half a minute of memory traffic; its size is checked above")
     model = build(ModelConfig(backbone=name), classes=7, seed=0).eval()
     logits, features = model(torch.randn(2, 3, 32, 32))
     assert logits.shape == (1, 2, 7) and features.shape[:2] == (1, 2)
-    assert set(BACKBONES) == set(Backbone.__args__)
 
 
 def test_stem_cifar_keeps_resolution() -> None:
-    backbone = BACKBONES["resnet10"]("cifar")
-    stem = backbone.net.maxpool(backbone.net.conv1(torch.randn(1, 3, 32, 32)))
+    stem = make("resnet10", "cifar").parts[0](torch.randn(1, 3, 32, 32))
     assert stem.shape == (1, 64, 32, 32)
 
 
@@ -81,9 +86,45 @@ def test_cosine_classifier() -> None:
 def test_experts_differ_and_depend_on_seed_and_number_only() -> None:
     two, three = (build(ModelConfig(backbone="resnet8", experts=k), 10, seed=4) for k in (2, 3))
     other = build(ModelConfig(backbone="resnet8"), 10, seed=5)
-    weights = [e.backbone.conv1.weight for e in (*two.experts, *three.experts, *other.experts)]
+    weights = [e.branch[0][0].weight for e in (*two.experts, *three.experts, *other.experts)]
     assert torch.equal(weights[0], weights[2]) and torch.equal(weights[1], weights[3])
     assert not torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[5])
+
+
+@pytest.mark.parametrize(
+    ("shared", "parts"),
+    [("none", 0), ("stem", 1), ("stage1", 3), ("stage2", 5), ("stage3", 7), ("all_but_last_block", 6), ("backbone", 8)],
+)
+def test_branches_share_the_trunk(shared: str, parts: int) -> None:
+    """ResNet-14: a stem, three stages of two blocks, pooling. What is not shared starts as in whole experts."""
+    config = ModelConfig(backbone="resnet14", experts=2, shared=shared)
+    model, whole = build(config, 10, seed=4), build(ModelConfig(backbone="resnet14", experts=2), 10, seed=4)
+    assert len(list(model.trunk.children())) == parts and len(model.experts[0].branch) == 8 - parts
+    images = torch.randn(2, 3, 16, 16)
+    first, theirs = model(images).logits[0], whole(images).logits[0]
+    torch.testing.assert_close(first, theirs)
+    if parts < 7:
+        ours, others = model.experts[1].branch.parameters(), whole.experts[1].branch[parts:].parameters()
+        assert all(torch.equal(a, b) for a, b in zip(ours, others, strict=True))
+
+
+def test_a_stage_that_is_not_there_and_a_narrow_branch() -> None:
+    with pytest.raises(ValueError, match="only the CIFAR family has it, not 'resnet18'"):
+        ModelConfig(backbone="resnet18", branch_width=0.75)
+    narrow = build(ModelConfig(backbone="resnet32", experts=3, shared="stage1", branch_width=0.75), 100, seed=0)
+    assert narrow.features == 48 and narrow(torch.randn(2, 3, 32, 32)).logits.shape == (3, 2, 100)
+
+
+def test_frozen_parts_keep_their_statistics() -> None:
+    model = build(ModelConfig(backbone="resnet8", shared="stage1"), 10, seed=0)
+    freeze(model.trunk)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()(torch.randn(4, 3, 16, 16) + 3)
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved and not any(name.startswith("trunk") for name in moved)
+    freeze(model.trunk, statistics=False)
+    model.train()(torch.randn(4, 3, 16, 16) + 3)
+    assert not torch.equal(model.state_dict()["trunk.0.1.running_mean"], before["trunk.0.1.running_mean"])
 
 
 def test_building_leaves_the_global_generator_alone() -> None:

@@ -17,7 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainables import memory
 from trainables.config import TrialConfig
-from trainables.data import Source, split
+from trainables.data.longtail import split
+from trainables.data.source import Source
 from trainables.models.batch_norm import GroupedBatchNorm2d
 from trainables.parallel import Parallel
 from trainables.training import RunOptions, train
@@ -43,7 +44,7 @@ def trial(**over: Any) -> dict[str, Any]:
 CASES = {
     "plain": trial(),
     "learnable weights, accumulation": trial(method__weights="learnable", training__accumulate=2),
-    "mixup": trial(augmentation__policy="mixup"),
+    "mixup": trial(augmentation__mix="mixup"),
     "random hard categories, auto": trial(method__hard_select="random", augmentation__policy="auto"),
     "groups of BatchNorm": trial(training__batch_norm_groups=4),
     "clipped": trial(optimizer__clip_norm=0.5),

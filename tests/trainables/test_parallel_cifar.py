@@ -17,7 +17,8 @@ import torch
 
 from tests.trainables.test_parallel import run, spawn
 from trainables.config import TrialConfig
-from trainables.data import read_source, split
+from trainables.data import read_source
+from trainables.data.longtail import split
 from trainables.parallel import Parallel
 from trainables.training import RunOptions, _Trial
 

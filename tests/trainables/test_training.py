@@ -12,7 +12,7 @@ import torch
 
 from trainables import optim
 from trainables.config import OptimizerConfig, ScheduleConfig, TrialConfig
-from trainables.data import split
+from trainables.data.longtail import split
 from trainables.training import Report, RunOptions, _Trial, train
 
 
@@ -38,14 +38,15 @@ def one_thread() -> Any:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "weights.pt", weights_only=True)["model"]
+    return torch.load(folder / "weights.pt", weights_only=True)["network"]
 
 
 @pytest.mark.parametrize(
     "over",
     [
         {"method": {"name": "ncl_pp", "weights": "learnable", "hard_select": "random"}},
-        {"augmentation": {"policy": "mixup"}},
+        {"augmentation": {"mix": "mixup"}},
+        {"augmentation": {"mix": "cutmix"}, "sampling": {"name": "class_balanced"}},
         {"augmentation": {"policy": "auto"}, "optimizer": {"clip_norm": 1.0}, "training": {"accumulate": 2}},
         {"training": {"precision": "bf16"}},
     ],
@@ -125,20 +126,18 @@ def test_accumulation_is_the_mean_of_its_batches(digits: Any) -> None:
     """Two batches accumulated take the step of their summed gradients, worked out on a copy without BatchNorm updates."""
     c = config(training={"batch_size": 32, "accumulate": 2, "precision": "fp64"}, method={"name": "bsce"})
     trial = _Trial(c, split(c.data, digits), RunOptions())
-    batches = trial._batches()
-    assert len(batches) % 2 == 0 and all(len(b) == 32 for b in batches)
-    trial.model.train()
-    gradients = []
-    for batch in batches[:2]:
-        losses = trial._forward(batch, batch, trial.images[batch])
-        gradients.append(torch.autograd.grad(losses["loss"], list(trial.model.parameters())))
-    before = [p.detach().clone() for p in trial.model.parameters()]
-    for batch in batches[:2]:
-        losses = trial._forward(batch, batch, trial.images[batch])
-        (losses["loss"] / 2).backward()
+    steps = trial.feed.steps(0)
+    assert len(steps) % 2 == 0 and all(len(step.image) == 32 for step in steps)
+    assert [step.last for step in steps[:4]] == [False, True, False, True]
+    trial.network.train()
+    parameters, two = list(trial.network.parameters()), [batch for _, batch in trial.feed.batches(steps[:2], 0)]
+    gradients = [torch.autograd.grad(trial.step(batch)["loss"], parameters) for batch in two]
+    before = [p.detach().clone() for p in parameters]
+    for step, batch in zip(steps, two, strict=False):
+        trial._forward_backward(step, batch)
     trial._optimizer_step()
     o = c.optimizer
-    for p, old, g0, g1 in zip(trial.model.parameters(), before, *gradients, strict=True):
+    for p, old, g0, g1 in zip(parameters, before, *gradients, strict=True):
         g = (g0 + g1) / 2 + o.weight_decay * old
         torch.testing.assert_close(
             p.detach(), old - o.lr * (1 + o.momentum) * g, rtol=1e-9, atol=1e-12
@@ -148,10 +147,10 @@ def test_accumulation_is_the_mean_of_its_batches(digits: Any) -> None:
 def test_last_partial_batch_is_dropped_unless_alone(digits: Any) -> None:
     c = config()
     n = int(split(c.data, digits).class_counts.sum())
-    sizes = [len(b) for b in _Trial(c, split(c.data, digits), RunOptions())._batches()]
+    sizes = [len(step.image) for step in _Trial(c, split(c.data, digits), RunOptions()).feed.steps(0)]
     assert sizes == [64] * (n // 64)
     big = config(training={"batch_size": 5000})
-    assert [len(b) for b in _Trial(big, split(big.data, digits), RunOptions())._batches()] == [n]
+    assert [len(s.image) for s in _Trial(big, split(big.data, digits), RunOptions()).feed.steps(0)] == [n]
 
 
 def test_learnable_weights_have_no_weight_decay(digits: Any) -> None:
@@ -161,19 +160,6 @@ def test_learnable_weights_have_no_weight_decay(digits: Any) -> None:
     metrics = trial.train_epoch()
     assert metrics["train/lambda_intra"] + metrics["train/lambda_inter"] == pytest.approx(1, abs=1e-6)
     assert metrics["train/lambda_intra"] != 0.5
-
-
-def test_mixup_mixes_copies_with_one_partner_and_coefficient(digits: Any) -> None:
-    c = config(augmentation={"policy": "mixup", "mixup_alpha": 0.3})
-    trial = _Trial(c, split(c.data, digits), RunOptions())
-    image = torch.arange(200)
-    partner, coefficient = trial._mixup(image)
-    assert torch.equal(partner.sort().values, image)
-    from scipy import stats
-
-    assert stats.kstest(coefficient.double().numpy(), stats.beta(0.3, 0.3).cdf).pvalue > 1e-3
-    trial.epoch = 1
-    assert not torch.equal(trial._mixup(image)[0], partner)
 
 
 # -- learning rate ---------------------------------------------------------------------------------------------------------

@@ -1,28 +1,24 @@
 """Augmentation of uint8 batches on the device they live on, driven by uniforms that the caller draws.
 
-Every image draws its own operations and parameters, and none depends on the batch it falls into.
-Shapes: ``N`` images, ``H`` rows, ``W`` columns.
+Every image draws its own operations and parameters, and none depends on the batch it falls into. ``POLICIES`` is the
+catalogue; it is torch-free, since configurations are checked against it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from trainables.augmentation import policies
-from trainables.augmentation.geometry import center_crop
-from trainables.augmentation.pixels import mixup, normalize
-from trainables.augmentation.policies import Policy
+from trainables import catalogue
 
-__all__ = ["POLICIES", "Policy", "build", "center_crop", "mixup", "normalize"]
+if TYPE_CHECKING:
+    from trainables.augmentation.policies import Policy
 
-# The catalogue. A new policy is a function of (size, n, m, cutout) and a line here.
-POLICIES: dict[str, Callable[..., Policy]] = {
-    "none": policies.none,
-    "sim": policies.sim,
-    "rand": policies.rand,
-    "auto": policies.auto,
-    # Mixing is done on normalised batches, whose images come from the same geometric policy.
-    "mixup": policies.sim,
+# name -> dotted path of (size, n, m, cutout) -> Policy
+POLICIES: dict[str, str] = {
+    "none": "trainables.augmentation.policies.none",
+    "sim": "trainables.augmentation.policies.sim",
+    "rand": "trainables.augmentation.policies.rand",
+    "auto": "trainables.augmentation.policies.auto",
 }
 
 
@@ -44,4 +40,5 @@ def build(policy: str, *, size: int, n: int = 2, m: int = 10, cutout: int | None
         raise ValueError(f"augmentation policy {policy!r} does not exist; choose one of {', '.join(POLICIES)}")
     if size < 1:
         raise ValueError(f"size must be a positive number of pixels, not {size}")
-    return POLICIES[policy](size=size, n=n, m=m, cutout=cutout)
+    made: Policy = catalogue.load(POLICIES[policy])(size=size, n=n, m=m, cutout=cutout)
+    return made

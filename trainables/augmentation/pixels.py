@@ -1,4 +1,4 @@
-"""From uint8 images to the network's input: normalisation and mixup.
+"""From uint8 images to the network's input.
 
 Shapes: ``N`` images, ``H`` rows, ``W`` columns.
 """
@@ -37,21 +37,3 @@ def normalize(
     spread = torch.tensor(std, dtype=compute, device=images.device).view(-1, 1, 1)
     scaled = images.to(compute, memory_format=memory_format)
     return scaled.div_(255.0).sub_(center).div_(spread).to(dtype)
-
-
-def mixup(images: Tensor, partner: Tensor, coefficient: Tensor, of: Tensor | None = None) -> Tensor:
-    """Mix each image with another one: mixup of Zhang et al. (2018), ``λ x_i + (1 - λ) x_j``.
-
-    Args:
-        images: float ``[N, ...]``.
-        partner: index ``j`` of each image's partner, int64 ``[N]``.
-        coefficient: ``λ`` of each image in [0, 1], ``[N]``.
-        of: which images ``i`` are mixed; None: all of them, in order.
-
-    Returns:
-        A new tensor ``[N, ...]`` of the images' type.
-
-    """
-    share = coefficient.to(images.dtype).view(-1, *[1] * (images.ndim - 1))
-    mixed = images if of is None else images.index_select(0, of)
-    return mixed * share + images.index_select(0, partner) * (1 - share)

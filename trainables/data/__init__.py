@@ -1,37 +1,39 @@
 """Data: sources of labelled images, and the long-tailed training set that a trial makes of one.
 
-The catalogue names what reads a source from disk. A source is read once (it is the same for all trials of a sweep) and
-``split`` draws each trial's training, validation and test images from it.
+``SOURCES`` is the catalogue of what reads a source from disk; it is torch-free, since configurations are checked against it. A
+source is read once (it is the same for all trials of a sweep) and ``longtail.split`` draws each trial's images from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from trainables.config import DataConfig
-from trainables.data import cifar, digits, folder, lists, parquet
-from trainables.data.longtail import TrialData, check_batches, split
-from trainables.data.source import Source
+from trainables import catalogue
 
-SOURCES: dict[str, Callable[[DataConfig, Path], Source]] = {
-    "digits": digits.read,
-    "cifar10": cifar.read,
-    "cifar100": cifar.read,
-    **dict.fromkeys(lists.LISTS, lists.read),
-    "parquet": parquet.read,
-    "folder": folder.read,
+if TYPE_CHECKING:
+    from trainables.config import DataConfig
+    from trainables.data.source import Source
+
+# name -> dotted path of (DataConfig, data root) -> Source
+SOURCES: dict[str, str] = {
+    "digits": "trainables.data.digits.read",
+    "cifar10": "trainables.data.cifar.read",
+    "cifar100": "trainables.data.cifar.read",
+    "imagenet_lt": "trainables.data.lists.read",
+    "places_lt": "trainables.data.lists.read",
+    "inaturalist2018": "trainables.data.lists.read",
+    "parquet": "trainables.data.parquet.read",
+    "folder": "trainables.data.folder.read",
 }
 
 
 def read_source(config: DataConfig, root: Path) -> Source:
     """Read a data set below ``root`` as uint8 arrays; raises ``DataError`` if it is missing or broken."""
-    return SOURCES[config.name](config, root)
+    source: Source = catalogue.load(SOURCES[config.name])(config, root)
+    return source
 
 
 def source_key(config: DataConfig) -> tuple[str, str | None, int | None]:
     """Two trials with the same key share one source."""
     return config.name, config.path, config.stored_size
-
-
-__all__ = ["SOURCES", "Source", "TrialData", "check_batches", "read_source", "source_key", "split"]

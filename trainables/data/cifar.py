@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trainables.config import DataConfig
 from trainables.data import parquet
 from trainables.data.source import Part, Source, make_source, resize_all
 from trainables.errors import DataError
+
+if TYPE_CHECKING:
+    from trainables.config import DataConfig
 
 # The statistics of CIFAR-10, which published long-tailed recipes use for CIFAR-100 as well.
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trainables.config import DataConfig
 from trainables.data.source import Part, Source, make_source, resize_all
+
+if TYPE_CHECKING:
+    from trainables.config import DataConfig
 
 TEST_PER_CLASS = 50
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trainables.config import DataConfig
 from trainables.data.source import Images, Part, Source, decode, make_source, stack
 from trainables.errors import DataError
+
+if TYPE_CHECKING:
+    from trainables.config import DataConfig
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 

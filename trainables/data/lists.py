@@ -12,14 +12,17 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trainables.config import DataConfig
 from trainables.data.mapped import open_images
 from trainables.data.source import Labels, Part, Source, decode, make_source
 from trainables.errors import DataError
 from trainables.files import write_text
+
+if TYPE_CHECKING:
+    from trainables.config import DataConfig
 
 
 @dataclass(frozen=True)

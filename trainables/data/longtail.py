@@ -6,14 +6,18 @@ Legend: ``C`` classes, ``n_j`` training images of class j, ``IF`` the imbalance 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.config import DataConfig, ImbalanceConfig, TrialConfig
+from trainables import sampling
 from trainables.data.mapped import take
 from trainables.data.source import Part, Source
 from trainables.errors import DataError
+
+if TYPE_CHECKING:
+    from trainables.config import DataConfig, ImbalanceConfig, TrialConfig
 
 Counts = NDArray[np.int64]
 
@@ -106,7 +110,10 @@ def split(config: DataConfig, source: Source) -> TrialData:
 
 def check_batches(config: TrialConfig, data: TrialData) -> None:
     """An epoch must hold at least one optimiser step; raises ``DataError``."""
-    images, training = len(data.train.labels), config.training
+    training, sampled = config.training, config.loop.sampling
+    for rule in (sampled, *config.method.streams(config)):
+        sampling.check(rule, data.class_counts, data.class_names, training.batch_size)
+    images = sampling.size(sampled, data.class_counts)
     batches = max(images // training.batch_size, 1)  # a set that is smaller than a batch is one
     if images < training.batch_size and images % training.batch_norm_groups:
         raise DataError(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainables.config import DataConfig
 from trainables.data.source import Images, Part, Source, as_metadata_mapping, decode, make_source, stack
 from trainables.errors import DataError
+
+if TYPE_CHECKING:
+    from trainables.config import DataConfig
 
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 _ImageNetMean, _ImageNetStd = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -6,11 +6,12 @@ turns logits into a loss). Adding one means adding the folder and one line here;
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from trainables import catalogue
 
 if TYPE_CHECKING:
-    from trainables.methods.base import Method
+    from trainables.methods.base import AnyMethod
     from trainables.methods.options import MethodOptions
 
 
@@ -34,18 +35,13 @@ METHODS: dict[str, Entry] = {
 DEFAULT_METHOD = "ncl_pp"  # of a configuration that names none
 
 
-def _load(dotted: str) -> Any:
-    module, name = dotted.rsplit(".", 1)
-    return getattr(import_module(module), name)
-
-
 def options_class(name: str) -> type[MethodOptions]:
     """The options of a method in the catalogue."""
-    cls: type[MethodOptions] = _load(METHODS[name].options)
+    cls: type[MethodOptions] = catalogue.load(METHODS[name].options)
     return cls
 
 
-def method_class(name: str) -> type[Method]:
+def method_class(name: str) -> type[AnyMethod]:
     """The implementation of a method in the catalogue; imports torch."""
-    cls: type[Method] = _load(METHODS[name].method)
+    cls: type[AnyMethod] = catalogue.load(METHODS[name].method)
     return cls

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+
+from trainables.overrides import merge, nest
 
 if TYPE_CHECKING:
-    from trainables.config import TrialConfig
+    from trainables.config import Loop, SamplingConfig, TrialConfig
 
 
 class Checked(BaseModel):
@@ -39,6 +42,35 @@ class MethodOptions(Checked):
     def check(self, trial: TrialConfig) -> None:
         """Rules between these options and the rest of the configuration; raises ``ValueError``."""
 
-    def teachers(self, trial: TrialConfig) -> list[TrialConfig]:
-        """Trials whose final weights this one learns from; they are trained first, and once for all that need them."""
+    def requires(self, trial: TrialConfig) -> list[Requirement]:
+        """Trials that come first; each is trained once for all that need it. Raises ``ValueError`` for an invalid one."""
         return []
+
+    def loop(self, trial: TrialConfig) -> Loop:
+        """What this trial itself runs."""
+        from trainables.config import Loop
+
+        return Loop(trial.training.epochs, trial.optimizer, trial.schedule, trial.sampling)
+
+    def streams(self, trial: TrialConfig) -> tuple[SamplingConfig, ...]:
+        """Further samplings of which every step gets as many images, behind those of the trial's own."""
+        return ()
+
+
+class Requirement(NamedTuple):
+    """A trial that comes first, and what for."""
+
+    role: Literal["teacher", "start", "selection"]  # taught by it; goes on from its weights; takes what it has selected
+    trial: TrialConfig
+
+
+def derive(trial: TrialConfig, where: str, *overrides: Mapping[str, Any]) -> TrialConfig:
+    """Another trial like this one, with overrides (dotted or nested) on top; raises ``ValueError`` naming ``where``."""
+    tree = trial.model_dump(mode="json")
+    for over in overrides:
+        tree = merge(tree, nest(over))
+    try:
+        return type(trial).model_validate(tree)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
+        raise ValueError(f"{where}: {problems}") from None

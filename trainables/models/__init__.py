@@ -1,29 +1,32 @@
-"""The catalogue of backbones: a name and how to build the feature extractor.
+"""Backbones and the networks that are made of them.
 
-``build(config, classes, seed)`` makes the K experts of a trial.
+``BACKBONES`` is the catalogue; it is torch-free, since configurations are checked against it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import NamedTuple
 
-from trainables.models import cifar_resnet, imagenet_resnet
-from trainables.models.backbone import Backbone
-from trainables.models.experts import Experts, build
 
-# name -> build(stem); the CIFAR family has its own stem.
-BACKBONES: dict[str, Callable[[str | None], Backbone]] = {
-    "resnet8": lambda stem: cifar_resnet.CifarResNet(8),
-    "resnet14": lambda stem: cifar_resnet.CifarResNet(14),
-    "resnet20": lambda stem: cifar_resnet.CifarResNet(20),
-    "resnet32": lambda stem: cifar_resnet.CifarResNet(32),
-    "resnet44": lambda stem: cifar_resnet.CifarResNet(44),
-    "resnet56": lambda stem: cifar_resnet.CifarResNet(56),
-    "resnet10": lambda stem: imagenet_resnet.resnet10(stem or "imagenet"),
-    "resnet18": lambda stem: imagenet_resnet.resnet18(stem or "imagenet"),
-    "resnet50": lambda stem: imagenet_resnet.resnet50(stem or "imagenet"),
-    "resnet152": lambda stem: imagenet_resnet.resnet152(stem or "imagenet"),
-    "resnext50": lambda stem: imagenet_resnet.resnext50(stem or "imagenet"),
+class Entry(NamedTuple):
+    """One backbone."""
+
+    build: str  # dotted path of (stem, weights) -> Backbone
+    cifar: bool = False  # the CIFAR family: a 3×3 stem of its own, three stages
+    weights: str | None = None  # torchvision's name, where it has ImageNet weights
+    macs_at_224: float | None = None  # multiply-adds of an image of 224 px, for estimates
+
+
+BACKBONES: dict[str, Entry] = {
+    "resnet8": Entry("trainables.models.cifar_resnet.resnet8", cifar=True),
+    "resnet14": Entry("trainables.models.cifar_resnet.resnet14", cifar=True),
+    "resnet20": Entry("trainables.models.cifar_resnet.resnet20", cifar=True),
+    "resnet32": Entry("trainables.models.cifar_resnet.resnet32", cifar=True),
+    "resnet44": Entry("trainables.models.cifar_resnet.resnet44", cifar=True),
+    "resnet56": Entry("trainables.models.cifar_resnet.resnet56", cifar=True),
+    "resnet10": Entry("trainables.models.imagenet_resnet.resnet10", macs_at_224=0.9e9),
+    "resnet18": Entry("trainables.models.imagenet_resnet.resnet18", weights="resnet18", macs_at_224=1.8e9),
+    "resnet50": Entry("trainables.models.imagenet_resnet.resnet50", weights="resnet50", macs_at_224=4.1e9),
+    "resnet152": Entry("trainables.models.imagenet_resnet.resnet152", weights="resnet152", macs_at_224=11.5e9),
+    "resnext50": Entry("trainables.models.imagenet_resnet.resnext50", weights="resnext50_32x4d", macs_at_224=4.2e9),
 }
-
-__all__ = ["BACKBONES", "Backbone", "Experts", "build"]

@@ -5,10 +5,15 @@ torch's own ``SyncBatchNorm`` refuses CPU tensors. Legend: ``W`` workers, ``G`` 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 import torch
 from torch import Tensor, nn
 
-from trainables.parallel import Parallel, Traffic, sum_over_workers
+from trainables.parallel import Parallel, sum_over_workers
+
+Timer = Callable[[], AbstractContextManager[None]]
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):
@@ -20,15 +25,16 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
     """
 
     def __init__(
-        self, like: nn.BatchNorm2d, parallel: Parallel, groups: int, copies: int, traffic: Traffic | None = None
+        self, like: nn.BatchNorm2d, parallel: Parallel, groups: int, copies: int, during: Timer | None = None
     ) -> None:
         """Take over the parameters of ``like``; raises ``ValueError`` if the groups cannot be laid out."""
         super().__init__(like.num_features, like.eps, like.momentum, like.affine, like.track_running_stats)
         if groups > 1 and groups % parallel.workers:
             raise ValueError(f"{groups} groups of BatchNorm cannot be split over {parallel.workers} workers")
         self.load_state_dict(like.state_dict())
-        self.parallel, self.groups, self.copies = parallel, groups, copies
-        self.traffic = traffic or Traffic(torch.device("cpu"))
+        # One group is the whole batch, however its rows are ordered: a method may run a part of it.
+        self.parallel, self.groups, self.copies = parallel, groups, copies if groups > 1 else 1
+        self.during = during  # entered while sums are under way between workers
 
     def forward(self, x: Tensor) -> Tensor:
         """``[T·b, C, H, W]``, copy by copy."""
@@ -47,7 +53,7 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         count = exact.new_full((here, 1), parts.numel() / (here * self.num_features))
         sums = torch.cat([shifted.sum(dims), shifted.square().sum(dims), count], dim=1)  # [g, 2·C + 1]
         if whole and self.parallel.workers > 1:
-            sums = sum_over_workers(sums, self.traffic)
+            sums = sum_over_workers(sums, self.during)
         total, squares, n = sums.split([self.num_features, self.num_features, 1], dim=1)
         mean = total / n  # of what is left
         variance = (squares / n - mean.square()).clamp_min(0)
@@ -69,7 +75,7 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
 
 
 def convert(
-    model: nn.Module, parallel: Parallel, groups: int, copies: int, device: torch.device, traffic: Traffic
+    model: nn.Module, parallel: Parallel, groups: int, copies: int, device: torch.device, during: Timer
 ) -> nn.Module:
     """Replace every BatchNorm where the plain one would not do: with several workers, or with groups.
 
@@ -83,6 +89,6 @@ def convert(
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.BatchNorm2d):
-                made = GroupedBatchNorm2d(child, parallel, groups, copies, traffic)
+                made = GroupedBatchNorm2d(child, parallel, groups, copies, during)
                 setattr(module, name, made.to(child.weight))
     return model

@@ -6,53 +6,40 @@ without pooling (Table 8). ResNet-10 has basic blocks [1, 1, 1, 1], which torchv
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
 from torchvision.models import resnet
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from trainables.models.backbone import Backbone
+from trainables.models.backbone import Backbone, Stem
 
 
-class ImageNetResNet(Backbone):
-    """A torchvision ResNet that ends at the pooled features."""
-
-    def __init__(self, net: ResNet, stem: str) -> None:
-        """Take ``net`` over, dropping its classifier; change its stem if asked."""
-        super().__init__()
-        self.features = net.fc.in_features
-        net.fc = nn.Identity()  # type: ignore[assignment]
-        if stem == "cifar":
-            net.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
-            nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
-            net.maxpool = nn.Identity()  # type: ignore[assignment]
-        self.net = net
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Features ``[N, 512]`` or ``[N, 2048]``."""
-        out: Tensor = self.net(images)
-        return out
+def _parts(net: ResNet, stem: str, weights: dict[str, Any] | None) -> Backbone:
+    """Take ``net`` apart, dropping its classifier; change its stem if asked."""
+    features = net.fc.in_features
+    if weights is not None:
+        net.load_state_dict(weights)
+    first: list[nn.Module] = [net.conv1, net.bn1, nn.ReLU(inplace=True), net.maxpool]
+    if stem == "cifar":
+        convolution = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+        first = [convolution, net.bn1, nn.ReLU(inplace=True)]
+    stages = [list(stage.children()) for stage in (net.layer1, net.layer2, net.layer3, net.layer4)]
+    pool = nn.Sequential(net.avgpool, nn.Flatten())
+    return Backbone([Stem(*first), *(b for s in stages for b in s), pool], [len(s) for s in stages], features)
 
 
-def resnet10(stem: str) -> Backbone:
-    """ResNet-10: basic blocks [1, 1, 1, 1]."""
-    return ImageNetResNet(ResNet(BasicBlock, [1, 1, 1, 1]), stem)
+def _builder(make: Callable[[], ResNet]) -> Callable[[str | None, float, dict[str, Any] | None], Backbone]:
+    def build(stem: str | None, width: float, weights: dict[str, Any] | None) -> Backbone:
+        return _parts(make(), stem or "imagenet", weights)
+
+    return build
 
 
-def resnet18(stem: str) -> Backbone:
-    """torchvision's ResNet-18."""
-    return ImageNetResNet(resnet.resnet18(weights=None), stem)
-
-
-def resnet50(stem: str) -> Backbone:
-    """torchvision's ResNet-50."""
-    return ImageNetResNet(resnet.resnet50(weights=None), stem)
-
-
-def resnet152(stem: str) -> Backbone:
-    """torchvision's ResNet-152."""
-    return ImageNetResNet(resnet.resnet152(weights=None), stem)
-
-
-def resnext50(stem: str) -> Backbone:
-    """torchvision's ResNeXt-50 (32×4d)."""
-    return ImageNetResNet(resnet.resnext50_32x4d(weights=None), stem)
+resnet10 = _builder(lambda: ResNet(BasicBlock, [1, 1, 1, 1]))
+resnet18 = _builder(lambda: resnet.resnet18(weights=None))
+resnet50 = _builder(lambda: resnet.resnet50(weights=None))
+resnet152 = _builder(lambda: resnet.resnet152(weights=None))
+resnext50 = _builder(lambda: resnet.resnext50_32x4d(weights=None))

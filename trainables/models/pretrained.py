@@ -9,9 +9,7 @@ import torch
 from torchvision.models import get_model_weights
 
 from trainables.errors import DataError
-from trainables.models.backbone import Backbone
-
-_NAMES = {"resnet18": "resnet18", "resnet50": "resnet50", "resnet152": "resnet152", "resnext50": "resnext50_32x4d"}
+from trainables.models import BACKBONES
 
 
 def fetch(name: str) -> dict[str, Any]:
@@ -19,7 +17,7 @@ def fetch(name: str) -> dict[str, Any]:
 
     Raises ``DataError`` naming the file, the folder and where it comes from, if neither works.
     """
-    weights = get_model_weights(_NAMES[name]).IMAGENET1K_V1  # type: ignore[attr-defined]
+    weights = get_model_weights(BACKBONES[name].weights or name).IMAGENET1K_V1  # type: ignore[attr-defined]
     file = weights.url.rsplit("/", 1)[-1]
     try:
         state: dict[str, Any] = weights.get_state_dict(progress=False, check_hash=True)
@@ -30,9 +28,3 @@ def fetch(name: str) -> dict[str, Any]:
             f"({type(error).__name__}: {error}); put the file there, or set TORCH_HOME to a folder whose hub/checkpoints has it"
         ) from None
     return state
-
-
-def load(backbone: Backbone, name: str) -> None:
-    """Put the weights into a backbone; those of torchvision's own classifier are left out."""
-    state = {f"net.{key}": value for key, value in fetch(name).items() if not key.startswith("fc.")}
-    backbone.load_state_dict(state)

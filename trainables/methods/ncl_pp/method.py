@@ -18,15 +18,12 @@ from trainables.methods.ncl_pp.options import NCLppOptions
 from trainables.methods.targets import targets_and_weight
 
 
-class NCLpp(Method):
+class NCLpp(Method[NCLppOptions]):
     """The whole of NCL++ with every part switchable; see ``NCLppOptions``."""
 
     def __init__(self, config: TrialConfig, class_counts: Tensor) -> None:
         """Read which terms are present: without a second expert or copy, a term is zero and takes no weight."""
         super().__init__(config, class_counts)
-        if not isinstance(config.method, NCLppOptions):
-            raise TypeError(f"NCLpp needs NCLppOptions, got {type(config.method).__name__}")
-        self.options = config.method
         self.intra = self.options.intra and config.augmentation.copies > 1
         self.inter = self.options.inter and config.model.experts > 1
         self.hard = collaborative.number_of_hard_categories(self.options.beta, len(class_counts))
@@ -93,7 +90,7 @@ class NCLpp(Method):
         k, t, _, c = batch.logits.shape
         device = batch.logits.device
         rows = torch.arange(k * t, device=device).view(k, t, 1)
-        key = (batch.seed, draws.STREAMS["hard_random"], batch.epoch, batch.image, rows)
+        key = (batch.seed, draws.STREAMS["hard_random"], batch.epoch, batch.image, batch.occurrence, rows)
         return draws.uniforms(key, c, device=device)
 
     def _official(self, batch: Batch) -> dict[str, Tensor]:

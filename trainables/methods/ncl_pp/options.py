@@ -46,7 +46,8 @@ class NCLppOptions(MethodOptions):
                         f"method.{key} = {getattr(self, key)!r} has no effect under `formulation: official`, which fixes it; "
                         f"leave method.{key} out or use `formulation: paper`"
                     )
-            if trial.augmentation.policy == "mixup":
+            if trial.augmentation.mix != "none":
                 raise ValueError(
-                    "augmentation.policy = 'mixup' is not defined for `formulation: official`; use `formulation: paper`"
+                    f"augmentation.mix = {trial.augmentation.mix!r} is not defined for `formulation: official`; "
+                    "use `formulation: paper`"
                 )

@@ -7,22 +7,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from trainables.config import TrialConfig
 from trainables.losses import collaborative, distillation
 from trainables.methods.base import Batch, Method
 from trainables.methods.offline_distillation.options import OfflineDistillationOptions
 from trainables.methods.targets import targets_and_weight
 
 
-class OfflineDistillation(Method):
+class OfflineDistillation(Method[OfflineDistillationOptions]):
     """See ``OfflineDistillationOptions``."""
-
-    def __init__(self, config: TrialConfig, class_counts: Tensor) -> None:
-        """Keep the options."""
-        super().__init__(config, class_counts)
-        if not isinstance(config.method, OfflineDistillationOptions):
-            raise TypeError(f"OfflineDistillation needs its options, got {type(config.method).__name__}")
-        self.options = config.method
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """BSCE and the distillation term."""

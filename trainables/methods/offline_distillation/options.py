@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from trainables.methods.options import MethodOptions
+from trainables.methods.options import MethodOptions, Requirement, derive
 
 if TYPE_CHECKING:
     from trainables.config import TrialConfig
@@ -26,10 +26,11 @@ class OfflineDistillationOptions(MethodOptions):
     temperature: float = Field(1.0, gt=0, description="τ of both distributions; the term is multiplied by τ²")
     balanced: bool = Field(True, description="distil balanced probabilities (eq. 2); false: plain softmax")
 
-    def teachers(self, trial: TrialConfig) -> list[TrialConfig]:
+    def requires(self, trial: TrialConfig) -> list[Requirement]:
         """The student's own recipe with BSCE, one expert and one copy; each student seed has teachers of its own."""
-        tree = trial.model_dump(mode="json")
-        tree["method"] = {"name": "bsce"}
-        tree["model"]["experts"] = tree["augmentation"]["copies"] = 1
         first = FIRST_TEACHER + self.number * trial.seed
-        return [type(trial).model_validate({**tree, "seed": first + i}) for i in range(self.number)]
+        teacher = {"method": {"name": "bsce"}, "model.experts": 1, "augmentation.copies": 1}
+        return [
+            Requirement("teacher", derive(trial, "its teacher", teacher, {"seed": first + i}))
+            for i in range(self.number)
+        ]

@@ -1,0 +1,170 @@
+"""From a training set to batches: sampled, read, augmented and mixed, the same whatever the number of workers.
+
+Legend: ``T`` augmented copies, ``B`` images of a batch over all workers, ``b`` of them on this worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables import augmentation, draws, mixing, sampling
+from trainables.augmentation.pixels import normalize
+from trainables.config import TrialConfig
+from trainables.data.longtail import TrialData
+from trainables.data.mapped import Rows
+from trainables.methods.base import AnyMethod, Batch
+from trainables.parallel import Parallel
+from trainables.precision import dtype_of
+from trainables.trained import Trained
+
+
+@dataclass(frozen=True)
+class Step:
+    """One forward pass: which images, and what of it is this worker's."""
+
+    image: Tensor  # int64 [B], numbers of images
+    occurrence: Tensor  # int64 [B]
+    own: Tensor  # int64 [b], positions in the batch
+    share: float  # what a mean over `own` is multiplied with, so that the mean over workers is the mean over the batch
+    last: bool  # of an optimiser step
+
+
+class Feed:
+    """The batches of one worker of a trial."""
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        data: TrialData,
+        device: torch.device,
+        parallel: Parallel,
+        method: AnyMethod,
+        teachers: Sequence[Trained],
+    ) -> None:
+        """Images go to the device, unless they stay on disk."""
+        self.config, self.device, self.parallel = config, device, parallel
+        self.method, self.teachers = method, teachers
+        self.loop, self.dtype = config.loop, dtype_of(config)
+        self.mean, self.std = data.mean, data.std
+        # uint8 [N, 3, H, W] on the device; of a set that does not fit into memory, on disk.
+        self.images: Tensor | Rows = (
+            data.train.images
+            if isinstance(data.train.images, Rows)
+            else torch.from_numpy(np.ascontiguousarray(data.train.images)).to(device)
+        )
+        self.labels = torch.from_numpy(data.train.labels)
+        self.labels_here = self.labels.to(device)
+        a = config.augmentation
+        size = config.data.image_size or self.images.shape[-1]
+        built = {name: augmentation.build(name, size=size, n=a.n, m=a.m, cutout=a.cutout) for name in set(a.policies)}
+        self.policies = [built[name] for name in a.policies]
+        self.streams = (self.loop.sampling, *config.method.streams(config))
+
+    def steps(self, epoch: int) -> list[Step]:
+        """The forward passes of an epoch.
+
+        The last partial batch is dropped unless an epoch is smaller than a batch. So is the last group of fewer than
+        ``accumulate`` batches; ``check_batches`` has seen to it that it is not the only one.
+        """
+        training = self.config.training
+        drawn = [
+            sampling.draw(rule, self.labels, self.config.seed, epoch, self.loop.epochs, stream)
+            for stream, rule in enumerate(self.streams)
+        ]
+        most = min(len(stream.image) for stream in drawn)
+        size = min(training.batch_size, most)
+        number = most // size // training.accumulate * training.accumulate
+        own = self.parallel.shard(torch.arange(size))
+        positions = torch.cat([own + stream * size for stream in range(len(drawn))])
+        share = self.parallel.share(torch.arange(size))
+        return [
+            Step(
+                *(
+                    torch.cat([part[i * size : (i + 1) * size] for part in parts]).to(self.device)
+                    for parts in (
+                        [stream.image for stream in drawn],
+                        [stream.occurrence for stream in drawn],
+                    )
+                ),
+                own=positions.to(self.device),
+                share=share,
+                last=(i + 1) % training.accumulate == 0,
+            )
+            for i in range(number)
+        ]
+
+    def batches(self, steps: Sequence[Step], epoch: int) -> Iterator[tuple[Step, Batch]]:
+        """Every step with its batch. Images on disk are read one batch ahead, in a thread."""
+        mixes = [self._mix(step, epoch) for step in steps]
+        needed = [self._needed(step, mix) for step, mix in zip(steps, mixes, strict=True)]
+        numbers = [step.image[at] for step, at in zip(steps, needed, strict=True)]
+        for step, mix, at, pixels in zip(steps, mixes, needed, self._read(numbers), strict=True):
+            yield step, self._batch(step, epoch, mix, at, pixels)
+
+    def _mix(self, step: Step, epoch: int) -> mixing.Mix | None:
+        if self.config.augmentation.mix == "none":
+            return None
+        return mixing.draw(self.config, epoch, step.image, step.occurrence)
+
+    def _needed(self, step: Step, mix: mixing.Mix | None) -> Tensor:
+        """Positions in the batch that this worker augments: its own and, where images are mixed, their partners behind."""
+        return step.own if mix is None else torch.cat([step.own, mix.partner[step.own]])
+
+    def _read(self, numbers: Sequence[Tensor]) -> Iterator[Tensor]:
+        if isinstance(self.images, Tensor):
+            yield from (self.images[image] for image in numbers)
+            return
+        rows = self.images
+        with ThreadPoolExecutor(1) as reader:
+
+            def ahead(image: Tensor) -> Future[Tensor]:
+                on_host = image.cpu().numpy()
+                return reader.submit(lambda: torch.from_numpy(rows[on_host]))
+
+            coming = ahead(numbers[0])
+            for following in [*numbers[1:], None]:
+                pixels = coming.result()
+                if following is not None:
+                    coming = ahead(following)
+                yield pixels.to(self.device, non_blocking=True)
+
+    def _batch(self, step: Step, epoch: int, mix: mixing.Mix | None, at: Tensor, pixels: Tensor) -> Batch:
+        """Augment, normalise and mix; ask the teachers."""
+        config, b = self.config, len(step.own)
+        image, occurrence = step.image[at], step.occurrence[at]
+        labels = self.labels_here[image]
+        key = (config.seed, draws.STREAMS["augment"], epoch, image, occurrence)
+        pixels = self.method.pixels(pixels, labels, key)
+        copies = torch.cat([self._copy(pixels, key, copy) for copy in range(len(self.policies))])
+        inputs = normalize(copies, self.mean, self.std, dtype=self.dtype).unflatten(0, (len(self.policies), len(at)))
+        partner_labels = coefficient = None
+        if mix is not None:
+            own_mix = mixing.Mix(*(values[step.own] for values in mix))
+            inputs, coefficient = mixing.apply(config.augmentation.mix, inputs[:, :b], inputs[:, b:], own_mix)
+            partner_labels = labels[b:]
+        inputs = inputs.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        taught = [teacher.logits(inputs) for teacher in self.teachers]
+        empty = torch.empty(0)
+        return Batch(
+            inputs,
+            labels[:b],
+            image[:b],
+            occurrence[:b],
+            epoch,
+            config.seed,
+            logits=empty,
+            features=empty,
+            partner_labels=partner_labels,
+            coefficient=coefficient,
+            teacher_logits=torch.cat(taught).unflatten(1, (-1, b)) if taught else None,
+        )
+
+    def _copy(self, pixels: Tensor, key: tuple[int | Tensor, ...], copy: int) -> Tensor:
+        policy = self.policies[copy]
+        return policy(pixels, draws.uniforms((*key, copy), policy.draws, device=self.device))
