@@ -21,7 +21,6 @@ from trainables.data.mapped import Rows
 from trainables.methods.base import AnyMethod, Batch
 from trainables.parallel import Parallel
 from trainables.precision import dtype_of
-from trainables.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -45,11 +44,10 @@ class Feed:
         device: torch.device,
         parallel: Parallel,
         method: AnyMethod,
-        teachers: Sequence[Trained],
     ) -> None:
         """Images go to the device, unless they stay on disk."""
         self.config, self.device, self.parallel = config, device, parallel
-        self.method, self.teachers = method, teachers
+        self.method = method
         self.loop, self.dtype = config.loop, dtype_of(config)
         self.mean, self.std = data.mean, data.std
         # uint8 [N, 3, H, W] on the device; of a set that does not fit into memory, on disk.
@@ -149,7 +147,7 @@ class Feed:
             inputs, coefficient = mixing.apply(config.augmentation.mix, inputs[:, :b], inputs[:, b:], own_mix)
             partner_labels = labels[b:]
         inputs = inputs.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        taught = [teacher.logits(inputs) for teacher in self.teachers]
+        taught = tuple(teacher.logits(inputs).unflatten(1, (-1, b)) for teacher in self.method.teachers)
         empty = torch.empty(0)
         return Batch(
             inputs,
@@ -162,7 +160,7 @@ class Feed:
             features=empty,
             partner_labels=partner_labels,
             coefficient=coefficient,
-            teacher_logits=torch.cat(taught).unflatten(1, (-1, b)) if taught else None,
+            teacher_logits=taught or None,
         )
 
     def _copy(self, pixels: Tensor, key: tuple[int | Tensor, ...], copy: int) -> Tensor:

@@ -50,6 +50,12 @@ class DataConfig(_Section):
         None, ge=4, le=1024, description="images are resized to this instead, and cropped to image_size; none: no crop"
     )
     imbalance: ImbalanceConfig = ImbalanceConfig()
+    classes: tuple[str, ...] = Field(
+        (), description="names of the classes that are used, in their order in the data set; none: all"
+    )
+    shot_group: Literal["many", "medium", "few"] | None = Field(
+        None, description="only classes with > 100, 20..100 or < 20 training images, numbered anew; none: all"
+    )
     data_ratio: float = Field(1.0, gt=0, le=1, description="fraction of every class that is kept, Table 9")
     val_per_class: int = Field(0, ge=0, description="validation images a class, taken out before the subset is drawn")
 

@@ -52,6 +52,13 @@ class Parallel:
             values = values / self.workers
         return values
 
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over workers, on all of them, without gradient."""
+        values = values.detach().clone()
+        if self.workers > 1:
+            dist.all_reduce(values)
+        return values
+
     def gather(self, part: Any) -> list[Any]:
         """Everyone's part by rank, on rank 0; an empty list elsewhere."""
         if self.workers == 1:
@@ -68,17 +75,25 @@ class Parallel:
         dist.broadcast_object_list(values, src=0)
         return values[0]
 
+    def first(self, own: Tensor, dim: int = 0) -> int:
+        """Where this worker's rows begin among everyone's."""
+        return sum(self._sizes(own, dim)[: self.rank])
+
+    def _sizes(self, own: Tensor, dim: int) -> list[int]:
+        if self.workers == 1:
+            return [own.shape[dim]]
+        counts = torch.zeros(self.workers, dtype=torch.int64, device=own.device)
+        counts[self.rank] = own.shape[dim]
+        dist.all_reduce(counts)
+        return [int(count) for count in counts.tolist()]
+
     def rows(self, own: Tensor, dim: int = 0) -> Tensor:
         """Everyone's rows along ``dim``, by rank, with gradients back to each: ``b`` of this worker become ``B``."""
         if self.workers == 1:
             return own
-        counts = torch.zeros(self.workers, dtype=torch.int64, device=own.device)
-        counts[self.rank] = own.shape[dim]
-        dist.all_reduce(counts)
-        sizes = counts.tolist()
         shape = list(own.shape)
         parts = []
-        for rank, size in enumerate(sizes):
+        for rank, size in enumerate(self._sizes(own, dim)):
             shape[dim] = size
             parts.append(own if rank == self.rank else own.new_zeros(shape))
         gathered: Tensor = _Sum.apply(torch.cat(parts, dim), None)  # type: ignore[no-untyped-call]

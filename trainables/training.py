@@ -124,13 +124,16 @@ class _Trial:
             self.backend.convert(module, groups, copies)
         self.network.to(run.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.method.to(run.device, dtype)
-        self.teachers = [trained.load(r.trial, path, run.device, dtype) for r, path in required if r.role == "teacher"]
         for requirement, path in required:
-            if requirement.role == "selection":
+            if requirement.role == "teacher":
+                self.method.teachers.append(trained.load(requirement.trial, path, run.device, dtype))
+            elif requirement.role == "selection":
                 self.method.adopt(trained.load(requirement.trial, path, run.device, dtype))
+        self.network.eval()
+        self.method.survey(self.network, lambda: images_of(data.train, data, config, run.device))
         self.step = self.backend.wrap(_Step(self.network, self.method)) if self.loop.trains else None
         self.optimizer = optim.build(self.loop.optimizer, self.method.parameter_groups(self.network))
-        self.feed = Feed(config, data, run.device, run.parallel, self.method, self.teachers)
+        self.feed = Feed(config, data, run.device, run.parallel, self.method)
         self.saved = time.monotonic()
 
     # -- one epoch -----------------------------------------------------------------------------------------------------

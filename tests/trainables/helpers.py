@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainables.config import TrialConfig
-from trainables.methods import method_class
-from trainables.methods.base import Batch
+from trainables.data.longtail import TrialData, split
+from trainables.data.source import Source
+from trainables.methods import METHODS, method_class, options_class
+from trainables.methods.base import Batch, Method
+from trainables.overrides import merge, nest
+from trainables.training import Report, RunOptions, train
 
 
 def make_method(z: Tensor, counts: list[int], *, precision: str = "fp64", name: str = "ncl_pp", **options: Any) -> Any:
@@ -44,5 +50,60 @@ def make_batch(
         seed=0,
         partner_labels=None if partner is None else torch.tensor(partner),
         coefficient=None if coefficient is None else torch.tensor(coefficient, dtype=z.dtype),
-        teacher_logits=z.detach().flip(-1),  # looked at by methods with teachers only
+        teacher_logits=(z.detach().flip(-1),),  # looked at by methods with teachers only
     )
+
+
+# Methods that turn logits into a loss and do nothing else: their losses can be taken without a network.
+LOGITS_ONLY = [name for name in METHODS if method_class(name).step is Method.step and name not in ("lfme",)]
+TRAINED = [name for name in LOGITS_ONLY if method_class(name).fit is Method.fit]
+
+
+def small_trial(name: str, *overrides: dict[str, Any]) -> TrialConfig:
+    """A trial of a method that takes a second: ResNet-8 on a few digits, with what the method wants elsewhere."""
+    tree: dict[str, Any] = {
+        "data": {"name": "digits", "imbalance": {"factor": 10}, "data_ratio": 0.25},
+        "model": {"backbone": "resnet8"},
+        "optimizer": {"lr": 0.02},
+        "training": {"epochs": 3, "batch_size": 32},
+        "method": {"name": name},
+    }
+    for over in (options_class(name).wants, SHORT.get(name, {}), *overrides):
+        tree = merge(tree, nest(over))
+    return TrialConfig.model_validate(tree)
+
+
+# What the digits, and a second's patience, ask of some.
+SHORT: dict[str, dict[str, Any]] = {
+    **{name: {"method": {"epochs": 3}} for name in METHODS if "epochs" in options_class(name).model_fields},
+    "lfme": {"method.groups": ["medium", "few"]},
+    "tau_norm": {"method.selection_per_class": 1},
+    "ncl": {"method": {"queue": 100, "dimension": 8}},
+    "paco": {"method": {"queue": 100, "dimension": 8}},
+    "bcl": {"method": {"dimension": 8}},
+    "ride_distillation": {"method": {"teacher_experts": 2}},
+    "one_way_smoothing": {"method": {"flatness": 0.8}},
+}
+
+
+def run_with_requirements(
+    config: TrialConfig, source: Source, folder: Path, options: Callable[[Path], RunOptions] | None = None
+) -> tuple[list[Report], TrialData]:
+    """Train what comes first, each once below ``folder``, and then the trial itself; its reports and data."""
+
+    def first(trial: TrialConfig) -> Path:
+        from ltsearch.cells import cell_id
+
+        where = folder / cell_id(trial)
+        if not (where / "weights.pt").exists():
+            paths = tuple(first(required) / "weights.pt" for _, required in trial.method.requires(trial))
+            run = RunOptions(folder=where, keep_final=True, required=paths)
+            list(train(trial, split(trial.data, source), run))
+        return where
+
+    paths = tuple(first(required) / "weights.pt" for _, required in config.method.requires(config))
+    data = split(config.data, source)
+    run = options(folder) if options is not None else RunOptions()
+    from dataclasses import replace
+
+    return list(train(config, data, replace(run, required=paths))), data

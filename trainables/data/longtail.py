@@ -5,7 +5,7 @@ Legend: ``C`` classes, ``n_j`` training images of class j, ``IF`` the imbalance 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from trainables.config import DataConfig, ImbalanceConfig, TrialConfig
 
 Counts = NDArray[np.int64]
+# Images of a class in each shot group, from and up to: many > 100, medium 20..100, few < 20.
+SHOT_BOUNDS: dict[str, tuple[float, float]] = {"many": (101, np.inf), "medium": (20, 100), "few": (1, 19)}
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,12 @@ def split(config: DataConfig, source: Source) -> TrialData:
     ``min(n_j, pool - val)`` and only head classes shrink. A set with its own validation split uses that one; with natural
     counts and none, ``min(val_per_class, n_j // 5)`` are held out. ``data_ratio`` keeps ``max(1, int(n_j · r))``.
 
-    Raises ``DataError`` if a class has too few images.
+    ``classes`` restricts the source before, ``shot_group`` the result; classes are numbered anew.
+
+    Raises ``DataError`` if a class has too few images, is not known, or a shot group is empty.
     """
+    if config.classes:
+        source = _only(source, config.classes)
     labels, classes = source.train.labels, len(source.class_names)
     available = np.bincount(labels, minlength=classes)
     counts = profile_counts(config.imbalance, available)
@@ -95,7 +101,7 @@ def split(config: DataConfig, source: Source) -> TrialData:
     else:
         chosen = np.concatenate(val_index)
         evaluation, name = Part(take(source.train.images, chosen), labels[chosen]), "val"
-    return TrialData(
+    found = TrialData(
         name=source.name,
         class_names=source.class_names,
         train=Part(take(source.train.images, index), labels[index]),
@@ -106,6 +112,50 @@ def split(config: DataConfig, source: Source) -> TrialData:
         mean=source.mean,
         std=source.std,
     )
+    return found if config.shot_group is None else _group(found, config.shot_group)
+
+
+def _only(source: Source, names: tuple[str, ...]) -> Source:
+    """Some classes of a source."""
+    unknown = [name for name in names if name not in source.class_names]
+    if unknown or len(names) < 2:
+        raise DataError(
+            f"{source.name}: data.classes = {list(names)}: "
+            + (f"no class {unknown[0]!r}" if unknown else "at least two are needed")
+            + f"; classes: {', '.join(source.class_names[:30])}{' …' if len(source.class_names) > 30 else ''}"
+        )
+    kept = np.asarray([j for j, name in enumerate(source.class_names) if name in names])
+    return replace(
+        source,
+        class_names=tuple(source.class_names[j] for j in kept),
+        train=_of_classes(source.train, kept),
+        test=_of_classes(source.test, kept),
+        validation=None if source.validation is None else _of_classes(source.validation, kept),
+    )
+
+
+def _of_classes(part: Part, kept: NDArray[np.int64]) -> Part:
+    """Images of the classes ``kept``, numbered anew."""
+    chosen = np.flatnonzero(np.isin(part.labels, kept))
+    return Part(take(part.images, chosen), np.searchsorted(kept, part.labels[chosen]))
+
+
+def _group(data: TrialData, group: str) -> TrialData:
+    """The classes of one shot group."""
+    low, high = SHOT_BOUNDS[group]
+    kept = np.flatnonzero((data.class_counts >= low) & (data.class_counts <= high))
+    if len(kept) == 0:
+        raise DataError(
+            f"{data.name}: data.shot_group = {group!r}: no class has {low:g} to {high:g} training images; the classes have "
+            f"{data.class_counts.min()} to {data.class_counts.max()}"
+        )
+    return replace(
+        data,
+        class_names=tuple(data.class_names[j] for j in kept),
+        train=_of_classes(data.train, kept),
+        evaluation=_of_classes(data.evaluation, kept),
+        class_counts=data.class_counts[kept],
+    )
 
 
 def check_batches(config: TrialConfig, data: TrialData) -> None:
@@ -113,6 +163,10 @@ def check_batches(config: TrialConfig, data: TrialData) -> None:
     training, sampled = config.training, config.loop.sampling
     for rule in (sampled, *config.method.streams(config)):
         sampling.check(rule, data.class_counts, data.class_names, training.batch_size)
+    try:
+        config.method.check_data(config, data.class_counts)
+    except ValueError as error:
+        raise DataError(f"{data.name}: {error}") from None
     images = sampling.size(sampled, data.class_counts)
     batches = max(images // training.batch_size, 1)  # a set that is smaller than a batch is one
     if images < training.batch_size and images % training.batch_norm_groups:

@@ -22,14 +22,44 @@ class Entry(NamedTuple):
     method: str
 
 
+def _entry(folder: str, name: str) -> Entry:
+    where = f"trainables.methods.{folder}"
+    return Entry(f"{where}.options.{name}Options", f"{where}.method.{name}")
+
+
 METHODS: dict[str, Entry] = {
-    "ce": Entry("trainables.methods.ce.options.CEOptions", "trainables.methods.ce.method.CE"),
-    "bsce": Entry("trainables.methods.bsce.options.BSCEOptions", "trainables.methods.bsce.method.BSCE"),
-    "ncl_pp": Entry("trainables.methods.ncl_pp.options.NCLppOptions", "trainables.methods.ncl_pp.method.NCLpp"),
-    "offline_distillation": Entry(
-        "trainables.methods.offline_distillation.options.OfflineDistillationOptions",
-        "trainables.methods.offline_distillation.method.OfflineDistillation",
-    ),
+    "ce": _entry("ce", "CE"),
+    "focal": _entry("focal", "Focal"),
+    "class_balanced": _entry("class_balanced", "ClassBalanced"),
+    "ldam": _entry("ldam", "LDAM"),
+    "softmax_eql": _entry("softmax_eql", "SoftmaxEQL"),
+    "bsce": _entry("bsce", "BSCE"),
+    "logit_adjustment": _entry("logit_adjustment", "LogitAdjustment"),
+    "post_hoc_adjustment": _entry("post_hoc_adjustment", "PostHocAdjustment"),
+    "crt": _entry("crt", "CRT"),
+    "lws": _entry("lws", "LWS"),
+    "tau_norm": _entry("tau_norm", "TauNorm"),
+    "ncm": _entry("ncm", "NCM"),
+    "disalign": _entry("disalign", "DisAlign"),
+    "weight_balancing": _entry("weight_balancing", "WeightBalancing"),
+    "cam_sampling": _entry("cam_sampling", "CAMSampling"),
+    "bbn": _entry("bbn", "BBN"),
+    "lfme": _entry("lfme", "LFME"),
+    "ride": _entry("ride", "RIDE"),
+    "ride_routing": _entry("ride_routing", "RIDERouting"),
+    "ride_distillation": _entry("ride_distillation", "RIDEDistillation"),
+    "ncl": _entry("ncl", "NCL"),
+    "ncl_pp": _entry("ncl_pp", "NCLpp"),
+    "independent_experts": _entry("independent_experts", "IndependentExperts"),
+    "dml": _entry("dml", "DML"),
+    "sade": _entry("sade", "SADE"),
+    "balpoe": _entry("balpoe", "BalPoE"),
+    "offline_distillation": _entry("offline_distillation", "OfflineDistillation"),
+    "dive": _entry("dive", "DiVE"),
+    "virtual_examples": _entry("virtual_examples", "VirtualExamples"),
+    "one_way_smoothing": _entry("one_way_smoothing", "OneWaySmoothing"),
+    "paco": _entry("paco", "PaCo"),
+    "bcl": _entry("bcl", "BCL"),
 }
 
 DEFAULT_METHOD = "ncl_pp"  # of a configuration that names none

@@ -1,11 +1,11 @@
 """What the epoch loop asks of a method.
 
-Legend: ``K`` experts, ``T`` augmented copies, ``B`` images, ``C`` classes, ``D`` features, ``M`` teachers' experts.
+Legend: ``K`` experts, ``T`` augmented copies, ``B`` images, ``C`` classes, ``D`` features, ``K'``, ``C'`` of a teacher.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
@@ -42,7 +42,7 @@ class Batch:
     features: Tensor  # float [K, T, B, D]; empty before the forward pass
     partner_labels: Tensor | None = None  # int64 [B], where images are mixed
     coefficient: Tensor | None = None  # float [B], where images are mixed: the weight of `labels`
-    teacher_logits: Tensor | None = None  # float [M, T, B, C], of a method with teachers, on the same copies
+    teacher_logits: tuple[Tensor, ...] | None = None  # float [K', T, B, C'] of every teacher, on the same copies
 
 
 class Prediction(NamedTuple):
@@ -81,6 +81,7 @@ class Method(nn.Module, Generic[Options]):
         self.epochs = config.loop.epochs
         self.dtype = torch.float64 if config.training.precision == "fp64" else torch.float32
         self.parallel = Parallel()
+        self.teachers: list[Trained] = []  # required trials of the role `teacher`
         self.register_buffer("class_counts", class_counts, persistent=False)
         self.register_buffer("log_n", class_counts.double().log().to(self.dtype), persistent=False)
 
@@ -95,6 +96,12 @@ class Method(nn.Module, Generic[Options]):
 
     def adopt(self, selection: Trained) -> None:
         """Take over what a required trial of the role ``selection`` has selected."""
+
+    def survey(self, network: Network, training: Callable[[], Iterator[Images]]) -> None:
+        """Look once at the training images without augmentation, in order, before the first step; also after a resume.
+
+        The network has the weights that it starts with, and ``teachers`` are there.
+        """
 
     def parameter_groups(self, network: Network) -> list[dict[str, Any]]:
         """Groups for the optimiser: ``params`` with ``weight_decay`` and ``lr_factor``; frozen parameters are left out."""

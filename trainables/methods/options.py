@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 from trainables.overrides import merge, nest
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from trainables.config import Loop, SamplingConfig, TrialConfig
 
 
@@ -37,10 +40,15 @@ class MethodOptions(Checked):
     model_config = ConfigDict(validate_default=True)
 
     recipe: ClassVar[int] = 1
+    # What a trial must have elsewhere for this method, dotted: shown in the documentation, taken by the conformance suite.
+    wants: ClassVar[dict[str, Any]] = {}
     name: str
 
     def check(self, trial: TrialConfig) -> None:
         """Rules between these options and the rest of the configuration; raises ``ValueError``."""
+
+    def check_data(self, trial: TrialConfig, class_counts: NDArray[np.int64]) -> None:
+        """Rules between these options and the images of every class; raises ``ValueError``."""
 
     def requires(self, trial: TrialConfig) -> list[Requirement]:
         """Trials that come first; each is trained once for all that need it. Raises ``ValueError`` for an invalid one."""

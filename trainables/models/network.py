@@ -56,7 +56,7 @@ class Network(nn.Module):
         super().train(mode)
         for module in self.modules():
             if getattr(module, "keeps_statistics", False):
-                module.eval()
+                module.training = False
         return self
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from trainables.losses import collaborative
-from trainables.methods.base import Batch, Method
+from trainables.losses import single
+from trainables.methods.base import Batch
 from trainables.methods.ce.options import CEOptions
-from trainables.methods.targets import targets_and_weight
+from trainables.methods.single_loss import SingleLoss
 
 
-class CE(Method[CEOptions]):
-    """``-log softmax(z)_y``: mean over copies and images, sum over (uncoupled) experts."""
+class CE(SingleLoss[CEOptions]):
+    """``-log softmax(z)_y``."""
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The loss."""
-        targets, weight = targets_and_weight(batch)
-        return {"loss": collaborative.bil(batch.logits, targets, weight)}
+    def sample_losses(self, z: Tensor, labels: Tensor, batch: Batch) -> Tensor:
+        """``[K, T, B]``."""
+        return single.cross_entropy(z, labels, self.options.label_smoothing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ class NCLppOptions(MethodOptions):
     The number of experts K is ``model.experts``, the number of copies T is ``augmentation.copies``.
     """
 
+    wants: ClassVar[dict[str, Any]] = {"model.experts": 2, "augmentation.copies": 2}
     name: Literal["ncl_pp"] = "ncl_pp"
     inter: bool = Field(True, description="InterCL, eq. 4 and 11; zero when K = 1")
     intra: bool = Field(True, description="IntraCL, eq. 5, 6; zero when T = 1")

@@ -5,6 +5,8 @@ Legend: ``M`` teachers, ``K`` experts (students), ``T`` copies, ``B`` images, ``
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.losses import collaborative, distillation
@@ -23,5 +25,7 @@ class OfflineDistillation(Method[OfflineDistillationOptions]):
         targets, weight = targets_and_weight(batch)
         shift = self.log_n if self.options.balanced else 0.0
         bil = collaborative.bil(batch.logits + self.log_n, targets, weight)
-        term = distillation.offline(batch.logits + shift, batch.teacher_logits + shift, self.options.temperature)
+        tau = self.options.temperature
+        target = F.log_softmax((torch.cat(batch.teacher_logits).mean(0) + shift) / tau, dim=-1)
+        term = distillation.divergence(target, batch.logits + shift, tau)
         return {"loss": bil + self.options.weight * term, "bil": bil.detach(), "distillation": term.detach()}

@@ -1,0 +1,1 @@
+"""Balanced product of experts."""

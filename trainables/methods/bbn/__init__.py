@@ -1,0 +1,1 @@
+"""Bilateral-branch network."""

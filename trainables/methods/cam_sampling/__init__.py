@@ -1,0 +1,1 @@
+"""CAM-based sampling."""

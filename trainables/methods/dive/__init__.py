@@ -1,0 +1,1 @@
+"""DiVE: distilling virtual examples."""

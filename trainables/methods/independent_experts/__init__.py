@@ -1,0 +1,1 @@
+"""Independent experts and their average."""

@@ -1,0 +1,1 @@
+"""LDAM, and LDAM-DRW."""

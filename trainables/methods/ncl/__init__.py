@@ -1,0 +1,1 @@
+"""Nested collaborative learning of CVPR 2022."""

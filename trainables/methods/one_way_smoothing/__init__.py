@@ -1,0 +1,1 @@
+"""One-way label smoothing between two classes (DiVE, Fig. 3)."""

@@ -1,0 +1,1 @@
+"""Logit adjustment after training."""

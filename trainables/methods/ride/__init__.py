@@ -1,0 +1,1 @@
+"""Routing diverse experts, stage 1."""

@@ -1,0 +1,1 @@
+"""RIDE distilled from a larger RIDE."""

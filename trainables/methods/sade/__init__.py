@@ -1,0 +1,1 @@
+"""SADE, without its test-time part."""

@@ -1,0 +1,1 @@
+"""Softmax equalization loss."""

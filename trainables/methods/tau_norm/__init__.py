@@ -1,0 +1,1 @@
+"""τ-normalised classifiers."""

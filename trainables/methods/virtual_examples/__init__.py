@@ -1,0 +1,1 @@
+"""The virtual-example distribution of a teacher (DiVE, section 3)."""
