@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, product
@@ -131,17 +132,33 @@ def make_plan(loaded: Loaded) -> Plan:
             # A row's own keys come on top of the setting's.
             made = [_plan_row(loaded, row, setting, merge(base, nest(over))) for row in _rows(loaded)]
             rows += _distinct(made, file, spec.ablation.reference)
+    _check_patterns(loaded)
     reference = _reference(loaded, rows)
     _check_report(loaded, rows)
     return Plan(loaded, _flagged(loaded, rows, reference), reference, _search_base(loaded, base))
 
 
+def _check_patterns(loaded: Loaded) -> None:
+    """Every pattern of ``set_in`` fits a setting of the study as it stands; profiles may drop settings. Raises ``UserError``."""
+    ablation = loaded.spec.ablation
+    if ablation is None or loaded.profile is not None:
+        return
+    for i, row in enumerate(ablation.rows):
+        for pattern in row.set_in:
+            if not fnmatch.filter(ablation.settings, pattern):
+                known = ", ".join(ablation.settings) or "none"
+                raise UserError(f"{loaded.file}: ablation.rows[{i}].set_in: no setting fits {pattern!r}; settings: {known}")
+
+
 def _plan_row(loaded: Loaded, row: Row, setting: str, base: Overrides) -> PlanRow:
     tree = _switched(base, loaded, row.with_, row.set)
+    for pattern, over in row.set_in.items():
+        if fnmatch.fnmatchcase(setting, pattern):
+            tree = merge(tree, nest(over))
     where = f"{loaded.file}: ablation row {row.name!r}" + (f" in {setting!r}" if setting else "")
     cells = tuple(make_cell(tree, seed, where) for seed in loaded.spec.seed_numbers())
     changes = _changes(base, tree)
-    return PlanRow(row.name, row.predict, changes, cells, row.published, setting, tuple(row.with_), not row.set)
+    return PlanRow(row.name, row.predict, changes, cells, row.published, setting, tuple(row.with_), not row.set and not row.set_in)
 
 
 def _check_report(loaded: Loaded, rows: Sequence[PlanRow]) -> None:

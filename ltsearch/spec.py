@@ -39,6 +39,9 @@ class Row(Checked):
     name: str
     with_: list[str] = Field([], alias="with", description="components that are on")
     set: Overrides = Field({}, description="overrides of base, dotted or nested")
+    set_in: dict[str, Overrides] = Field(
+        {}, description="further overrides in settings whose name fits a pattern with * and ?"
+    )
     predict: Literal["single", "ensemble"] = Field("single", description="whose top-1 is the row's headline")
     published: Published | None = Field(None, description="the published number this row answers to")
 

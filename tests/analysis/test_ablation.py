@@ -111,11 +111,11 @@ def test_deviations_are_footnotes(table: AblationTable, runs: SweepRuns) -> None
     assert table.footnotes[1] == "All numbers are of the last of 400 epochs; nothing was selected on the test set."
     assert "“BIL + InterCL”: 2 of 3 seeds: seed 2 has not run." in table.footnotes
     assert any("“random”: 2 of 3 seeds: seed 0 left out: dataset fingerprint" in note for note in table.footnotes)
-    rows = [planned("CE"), planned("BIL").model_copy(update={"beyond": {"optimizer.lr": 0.2}, "teachers": ["a"] * 6})]
+    rows = [planned("CE"), planned("BIL").model_copy(update={"beyond": {"optimizer.lr": 0.2}, "requires": ["a"] * 6})]
     plan = runs.plan.model_copy(update={"rows": rows, "seeds_rule": "3 to 10"})
     (only,) = ablation.build(plan, by_cell(runs.frame))
     assert "“BIL” differs from “CE” in more than the studied axis: optimizer.lr = 0.2." in only.footnotes
-    assert any("learns from 6 teachers (2 a seed)" in note for note in only.footnotes)
+    assert any("needs 6 trials (2 a seed) trained before" in note for note in only.footnotes)
     assert "Seeds: 3 to 10." in only.footnotes
 
 

@@ -107,7 +107,7 @@ def test_identity_is_stable() -> None:
     )
     assert identity(config) == {
         "config": {"data": {"name": "digits"}, "method": {"name": "ncl_pp", "beta": 0.5}, "seed": 2},
-        "recipes": {"data": 1, "augmentation": 1, "model": 1, "loop": 1, "method.ncl_pp": 1},
+        "recipes": {"data": 1, "augmentation": 1, "model": 1, "loop": 2, "method.ncl_pp": 1},
     }
     assert cell_id(config) == "9e31e772f344b938"
 
@@ -224,16 +224,16 @@ def test_teachers_come_first_and_once(tmp_path: Path) -> None:
         },
     )
     (one, two), other = made["a"].cells, made["b"].cells[0]
-    assert [t.seed for t in one.teachers] == [1_000_000, 1_000_001] and two.teachers[0].seed == 1_000_002
-    assert one.teachers == other.teachers and one.id != other.id
-    assert {t.config.method.name for t in one.teachers} == {"bsce"}
+    assert [t.seed for t in one.requires] == [1_000_000, 1_000_001] and two.requires[0].seed == 1_000_002
+    assert one.requires == other.requires and one.id != other.id
+    assert {t.config.method.name for t in one.requires} == {"bsce"}
     tree = study()
     del tree["search"]
     tree["ablation"] = {"rows": [{"name": "a", "set": {"method": offline}}]}
     plan = make_plan(load(write(tmp_path, tree)))
     order = [c.id for c in plan.cells]
-    assert order == [*(t.id for t in one.teachers), one.id, *(t.id for t in two.teachers), two.id]
-    assert plan.rows[0].record().teachers == [t.id for c in plan.rows[0].cells for t in c.teachers]
+    assert order == [*(t.id for t in one.requires), one.id, *(t.id for t in two.requires), two.id]
+    assert plan.rows[0].record().requires == [t.id for c in plan.rows[0].cells for t in c.requires]
 
 
 def test_a_switch_sets_no_key(tmp_path: Path) -> None:

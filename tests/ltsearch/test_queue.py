@@ -391,13 +391,13 @@ def students(tmp_path: Path, search: bool = False) -> Queue:
 def test_a_student_waits_for_its_teachers(tmp_path: Path) -> None:
     queue = students(tmp_path)
     first, second = queue.next(), queue.next()
-    assert [j.stage for j in (first, second)] == ["teacher", "teacher"] and first.label == "teacher bsce · seed 1000000"
+    assert [j.stage for j in (first, second)] == ["required", "required"] and first.label == "first bsce · seed 1000000"
     assert queue.next() is None and not queue.exhausted
     work(queue, queue.store, first)
     assert queue.next() is None
     work(queue, queue.store, second)
     student = queue.next()
-    assert student.stage == "ablation" and [t.id for t in student.cell.teachers] == [first.cell.id, second.cell.id]
+    assert student.stage == "ablation" and [t.id for t in student.cell.requires] == [first.cell.id, second.cell.id]
     work(queue, queue.store, student)
     assert queue.next() is None and queue.exhausted
 
@@ -410,11 +410,11 @@ def test_a_student_without_teacher_fails_and_says_so(tmp_path: Path) -> None:
     assert queue.next() is None and queue.exhausted
     job, outcome = queue.ended[-1]
     assert job.stage == "ablation" and outcome.status is Status.FAILED
-    assert outcome.error == f"its teacher {first.cell.id} has not finished"
+    assert outcome.error == f"what it requires, {first.cell.id}, has not finished"
     assert queue.store.read(job.cell.id).status is Status.FAILED
     again = students(tmp_path)  # the next run of the sweep tries the teacher again, and then the student
     done = drain(again, again.store)
-    assert [stage for stage, _ in done] == ["teacher", "ablation"]
+    assert [stage for stage, _ in done] == ["required", "ablation"]
 
 
 def test_search_trials_have_teachers_too(tmp_path: Path) -> None:
@@ -423,10 +423,10 @@ def test_search_trials_have_teachers_too(tmp_path: Path) -> None:
     stages = [stage for stage, _ in done]
     # Teachers of the row; of the trials (with validation taken out), once for both; and those of the confirmation's seed 1,
     # while seed 0 shares the row's.
-    assert stages == ["teacher"] * 2 + ["ablation"] + ["teacher"] * 2 + ["search"] * 2 + [
+    assert stages == ["required"] * 2 + ["ablation"] + ["required"] * 2 + ["search"] * 2 + [
         "confirm",
-        "teacher",
-        "teacher",
+        "required",
+        "required",
         "confirm",
     ]
     assert [t.state for t in queue.study.record().trials] == ["finished"] * 2

@@ -121,7 +121,7 @@ def test_mixup_of_an_image_with_itself_is_the_plain_loss(name: str) -> None:
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_images_do_not_see_each_other(name: str) -> None:
-    """The loss of a batch is the mean of the losses of its halves (weights by class are off in the first epoch, or divide by B)."""
+    """The loss of a batch is the mean of the losses of its halves (class weights are off, or divide by B)."""
     if name == "one_way_smoothing":
         pytest.skip("for two classes")
     experts = options_class(name).wants.get("model.experts", 2)

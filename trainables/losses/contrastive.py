@@ -50,7 +50,7 @@ def parametric(
     classes = logits.shape[1]
     of_class = log_p[:, :classes].gather(1, labels[:, None])[:, 0]
     of_samples = log_p[:, classes:].masked_fill(~same, 0.0).sum(1)
-    return -(beta * of_class + alpha * of_samples) / (beta + alpha * same.sum(1))
+    return -(beta * of_class + alpha * of_samples) / (beta + alpha * same.sum(1).to(log_p.dtype))
 
 
 def balanced(scores: Tensor, labels: Tensor, others: Tensor, itself: Tensor, prototype_scores: Tensor) -> Tensor:
