@@ -20,6 +20,11 @@ _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
 _OBJECT_STORES = ("s3", "gcs", "abfs")  # an object is there whole or not at all
 
 
+def shown(place: object) -> str:
+    """A path for a message, whatever bytes its name has."""
+    return str(place).encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+
+
 @dataclass(frozen=True)
 class RemotePath:
     """A path below a pyarrow file system, with the few methods of ``pathlib.Path`` that are needed.
@@ -124,6 +129,11 @@ def _put(system: Any, path: str, content: bytes) -> None:
 
 
 Location = Path | RemotePath
+
+
+def encodable(text: str) -> bool:
+    """Can it be written in UTF-8, and be a path? Names of files need not be UTF-8; Python then shows bytes as surrogates."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def location(text: str | Path | RemotePath) -> Location:
