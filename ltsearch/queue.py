@@ -36,6 +36,7 @@ class Queue:
         self.plan, self.store, self.study = plan, store, study
         self.listeners = listeners
         self.is_stale = is_stale
+        self.say: Callable[[str], None] = print
         self._planned: set[str] = set()  # cells of the ablation that are finished or were put into the queue
         self._waiting: deque[Job] = deque()
         self._grow()
@@ -93,6 +94,8 @@ class Queue:
 
     def _current(self, cell: str) -> CellRecord | None:
         """A cell's record; one that was made from another content of its data set is forgotten."""
+        if told := self.store.set_aside_if_bad(cell):
+            self.say(told)
         record = self.store.read(cell)
         if record is not None and self.is_stale(record):
             self.store.clear(cell)

@@ -86,12 +86,16 @@ class _Record(BaseModel):
 class Epoch(_Record):
     """Metrics of one finished epoch."""
 
+    model_config = ConfigDict(allow_inf_nan=False)  # what is not finite is absent
+
     epoch: int
     metrics: dict[str, float]
 
 
 class CellRecord(_Record):
     """``record.json`` of a cell: the truth about one trial, from which MLflow can be rebuilt."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     schema_version: int = 1
     cell: str

@@ -105,6 +105,8 @@ def show_plan(args: argparse.Namespace, target: cluster.Cluster | None) -> int:
     elif args.address:
         where, nodes = "the cluster", cluster.look(args.address)[1]
     print(overview(plan, store, sources.stale_check(store, root), nodes, where))
+    for bad in store.bad.values():
+        print(f"{bad}; it does not count: the cell is trained again, and the file is kept beside it")
     for name in sources.unread(outstanding.settled_configs(plan, None, store), store, root):
         print(f"{name}: its files are new here, or have changed: whether cells are stale is known once they are read")
     return 0
@@ -142,7 +144,7 @@ def sweep(args: argparse.Namespace) -> int:
         capacity = join(args, spec.resources, store, session) if work else None
         tracker = tracking.Tracker(uri, tracking_store.experiment_name(spec), plan.loaded.sweep, store, warn=print)
         if args.fresh:
-            forget(plan, store, outstanding.existing_study(plan, store, root))
+            forget(plan, store, root)
         sources.remember(store, data, root)
         return run_sweep(args, plan, store, data, capacity, tracker, session)
 
@@ -208,7 +210,7 @@ def run_sweep(
             print(
                 f"{plan.loaded.sweep}: {total - done} of {total} cells to run, {capacity()} at once; MLflow: {shown(uri)}"
             )
-            capacity.say = progress.say
+            capacity.say = queue.say = progress.say
             terms = nodes.Terms(sweep_lock(folder).path, nodes.versions()) if args.address else None
             growing = capacity() if capacity.more else 1
             with progress:
@@ -305,14 +307,20 @@ def parse_seeds(text: str | None) -> int | list[int] | None:
         raise UserError(f"--seeds {text!r}: a number of seeds such as 3, or a list such as 0,1,2") from None
 
 
-def forget(plan: Plan, store: CellStore, study: SearchStudy | None) -> None:
+def forget(plan: Plan, store: CellStore, root: Path) -> None:
     """``--fresh``: this study's cells and its search. Cells of other studies stay, unless they are the same."""
-    for cell_id, _, _ in outstanding.named_cells(plan, study):
+    folder, study, tried = store.sweep_folder(plan.loaded.sweep), None, []
+    try:
+        study = outstanding.existing_study(plan, store, root)
+    except UserError:  # a journal that is damaged: the trials that it still tells of
+        from ltsearch import journal, search
+
+        tried = journal.attributes(folder, search.CELL)
+    for cell_id in [*outstanding.all_cells(plan, study), *tried]:
         store.clear(cell_id)
     if plan.search_base is not None:
         from ltsearch import journal
 
-        folder = store.sweep_folder(plan.loaded.sweep)
         journal.forget(folder)
         (folder / SEARCH_ARTIFACT).unlink(missing_ok=True)
 
