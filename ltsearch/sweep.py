@@ -16,10 +16,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from ltsearch import adaptive, cluster, outstanding, overrides, placement, sources
+from ltsearch import adaptive, checks, cluster, outstanding, overrides, placement, sources
 from ltsearch.lock import sweep_lock
 from ltsearch.overview import overview
 from ltsearch.patience import StorageError
+from ltsearch.permissions import DENIED, denied
 from ltsearch.plan import Plan, make_plan
 from ltsearch.provenance import collect
 from ltsearch.records import SEARCH_ARTIFACT, PlanRecord, Status
@@ -44,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _as_interrupt)
     try:
+        checks.words(args)
         check_packages()
         target = cluster.elsewhere(args.cluster, args.address, args.local)
         args.address = args.address or (None if args.local else cluster.head_address())
@@ -61,6 +63,9 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
+        if error.errno in DENIED:
+            print(f"error: {denied(error, 'a file')}; nothing finished is lost", file=sys.stderr)
+            return 2
         if error.errno not in NO_SPACE and not isinstance(error, StorageError):
             raise
         print(f"error: {error}; make room: nothing finished is lost, the same command goes on", file=sys.stderr)
@@ -95,9 +100,9 @@ def parser() -> argparse.ArgumentParser:
 def show_plan(args: argparse.Namespace, target: cluster.Cluster | None) -> int:
     """``--plan``; ``target`` is the cluster that the sweep would be sent to. A cluster is asked what it has, not joined."""
     plan = make_plan(load_spec(args))
-    check_published(plan)
     store = CellStore(storage_root(args.storage))
     root = sources.data_root(args.data_root)
+    checks.places(plan, store, root, args.tracking_uri)
     where = "this machine"
     nodes: Sequence[placement.Node] | None = placement.this_machine()
     if target is not None:
@@ -116,19 +121,16 @@ def sweep(args: argparse.Namespace) -> int:
     """Load, plan, run what is missing, report."""
     plan = make_plan(load_spec(args))
     spec = plan.loaded.spec
-    check_published(plan)
     store = CellStore(storage_root(args.storage))
     root = sources.data_root(args.data_root)
 
     from ltsearch import tracking, tracking_store
 
     # Everything that can be wrong with the input is found here, before anything is written.
+    uri = checks.places(plan, store, root, args.tracking_uri)
     if not args.address:
         placement.check(spec.resources, placement.this_machine())
-    store.check_writable()
-    check_report_folder(plan)
-    uri = tracking_store.resolve_uri(args.tracking_uri, spec.tracking.uri)
-    tracking_store.check(uri, tracking_store.experiment_name(spec))
+    checks.access(plan, store, uri)
     args.address, where = cluster.join(args.address) if args.address else (None, cluster.here())
     print(where, flush=True)
     before = None if args.fresh else outstanding.existing_study(plan, store, root)
@@ -136,10 +138,11 @@ def sweep(args: argparse.Namespace) -> int:
     unwanted = outstanding.unwanted(args.fresh, args.retry, sources.stale_check(store, root, data))
     work = outstanding.outstanding(plan, before, store, unwanted)
     placement.check_workers(spec.resources, work)
+    checks.access_to_cells(store, work)
     data = sources.read(work, root, say=print, known=data)
     outstanding.check_metrics(plan, data)
     if not args.address:
-        warn_of_emulation(work, spec.resources)
+        checks.warn_of_emulation(work, spec.resources)
     with sweep_lock(store.sweep_folder(plan.loaded.sweep)), ExitStack() as session:
         capacity = join(args, spec.resources, store, session) if work else None
         tracker = tracking.Tracker(uri, tracking_store.experiment_name(spec), plan.loaded.sweep, store, warn=print)
@@ -337,37 +340,6 @@ def report(plan: Plan, uri: str) -> None:
             "another folder with --set report.folder=…, and type the command again"
         ) from None
     print(f"report: {path}")
-
-
-def check_report_folder(plan: Plan) -> None:
-    """Raises ``UserError`` if the report could not be written; creates nothing."""
-    folder = Path(plan.loaded.spec.report.folder) / plan.loaded.sweep
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        why = "not writable" if there.is_dir() else "not a folder"
-        raise UserError(f"report.folder = {plan.loaded.spec.report.folder!r}: {there} is {why}; name another folder")
-
-
-def warn_of_emulation(work: Sequence[TrialConfig], resources: Resources) -> None:
-    """Trials' own warnings are not seen: the driver looks whether this machine multiplies what they ask for."""
-    asked = next((config for config in work if config.training.precision == "bf16"), None)
-    if asked is not None:
-        import torch
-
-        from trainables.precision import emulated
-
-        if text := emulated(asked, torch.device("cuda" if resources.gpus_per_worker else "cpu")):
-            print(f"warning: {text}")
-
-
-def check_published(plan: Plan) -> None:
-    """Published numbers that the study refers to must be there before hours are spent; raises ``UserError``."""
-    numbers = import_module("analysis.published_numbers")
-    for row in plan.rows:
-        if row.published is not None:
-            numbers.find(row.published)
-    for table in plan.loaded.spec.report.published:
-        numbers.table(table.paper, table.table)
 
 
 def check_packages() -> None:
