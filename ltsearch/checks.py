@@ -62,7 +62,9 @@ def access(plan: Plan, store: CellStore, uri: str) -> None:
         problems = [folder_problem(place) for place in folders]
         problems += [file_problem(folder / name, write=True) for name in ("lock", "optuna.journal")]
         replaced = [folder / "status.json", folder / SEARCH_ARTIFACT, store.root / "fingerprints.json"]
-        problems += [problem for file in replaced for problem in (file_problem(file, write=False), replace_problem(file))]
+        problems += [
+            problem for file in replaced for problem in (file_problem(file, write=False), replace_problem(file))
+        ]
         refuse(f"--storage {shown(store.root)}", problems, "name another folder with --storage")
     tracking_store.check(uri, tracking_store.experiment_name(plan.loaded.spec))
 

@@ -29,7 +29,9 @@ def patiently(work: Callable[[], Result], say: Callable[[str], None] = print) ->
         except OSError as error:
             why = error.strerror or str(error)
             if error.errno in DENIED:
-                raise StorageError(error.errno, f"the storage may not be written to ({why}: {error.filename})") from None
+                raise StorageError(
+                    error.errno, f"the storage may not be written to ({why}: {error.filename})"
+                ) from None
             if time.monotonic() - begun > GIVE_UP_SECONDS:
                 raise StorageError(
                     error.errno, f"the storage took no writes for {GIVE_UP_SECONDS:g} s ({why})"

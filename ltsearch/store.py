@@ -137,7 +137,12 @@ class CellStore:
         """Rename what lies in a cell's folder: the cell is trained anew, and nothing is lost. Returns what to tell."""
         self._known.pop(cell, None)
         self.bad.pop(cell, None)
-        for name in (RECORD, CHECKPOINT, WEIGHTS, FINAL_ARTIFACT):  # with a wrong record, weights may be another cell's too
+        for name in (
+            RECORD,
+            CHECKPOINT,
+            WEIGHTS,
+            FINAL_ARTIFACT,
+        ):  # with a wrong record, weights may be another cell's too
             keep_aside(self.folder(cell) / name)
         return f"{why}; the cell is trained again, and what lay there is kept beside it as *{ASIDE}"
 

@@ -26,13 +26,11 @@ from ltsearch.provenance import collect
 from ltsearch.records import SEARCH_ARTIFACT, PlanRecord, Status
 from ltsearch.spec import Loaded, Resources, load
 from ltsearch.store import STORAGE_VARIABLE, CellStore, storage_root
-from trainables.config import TrialConfig
 from trainables.errors import UserError
 from trainables.files import write_text
 
 if TYPE_CHECKING:
     from ltsearch.nodes import Capacity
-    from ltsearch.search import SearchStudy
     from ltsearch.tracking import Tracker
     from trainables.data.source import Source
 

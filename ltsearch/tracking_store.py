@@ -63,8 +63,8 @@ def check_name(uri: str) -> None:
         )
     if odd := re.search(r"[?#]|%[0-9a-fA-F]{2}", str(file)):
         raise UserError(
-            f"tracking server {shown(uri)}: {odd[0]!r} in {file}: MLflow takes it for a part of an address, and would look for the "
-            "artifacts elsewhere; name another file with --tracking-uri or MLFLOW_TRACKING_URI"
+            f"tracking server {shown(uri)}: {odd[0]!r} in {file}: MLflow takes it for a part of an address, and would look "
+            "elsewhere; name another file with --tracking-uri or MLFLOW_TRACKING_URI"
         )
     if not encodable(str(file)):
         raise UserError(f"tracking server {os.fsencode(str(file))!r}: not UTF-8; name another file with --tracking-uri")

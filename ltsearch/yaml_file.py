@@ -48,10 +48,14 @@ def read_yaml(file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: cannot be read ({error})") from None
+    except RecursionError:
+        raise UserError(f"{file}: nested too deeply") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise UserError(f"{file}{place}: not YAML: {getattr(error, 'problem', None) or error}") from None
+    except (ValueError, OverflowError) as error:  # a date that is none, a number of a million digits
+        raise UserError(f"{file}: not YAML: {error}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{file}: a study is a mapping (name, base, ablation, search, …), not {type(tree).__name__}")
     check_texts(tree, str(file))

@@ -46,7 +46,9 @@ def shared(database: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         plan = make_plan(load(write(folder, study())))
         store = CellStore(folder / "store")
         for number, cell in enumerate(plan.cells[:2]):
-            store.write(record(seed=0).model_copy(update={"cell": cell.id, "config": cell.config.model_dump(mode="json")}))
+            store.write(
+                record(seed=0).model_copy(update={"cell": cell.id, "config": cell.config.model_dump(mode="json")})
+            )
             (store.folder(cell.id) / "checkpoint.pt").write_bytes(bytes(number))  # type: ignore[union-attr]
         sweep = store.sweep_folder(plan.loaded.sweep)
         SearchStudy(plan, sweep, "content")
@@ -92,7 +94,11 @@ def test_what_is_open_to_all_is_used(shared: Path) -> None:
         ("store", 0o555, "--storage {place}: not writable"),
         ("store/cells", 0o555, "--storage {root}/store: {place} is not writable (of {me}, mode 555)"),
         ("store/cells/{cell}", 0o555, "--storage {root}/store: {place} is not writable (of {me}, mode 555)"),
-        ("store/cells/{cell}/record.json", 0o600, "--storage {root}/store: {place} is not readable (of {me}, mode 600)"),
+        (
+            "store/cells/{cell}/record.json",
+            0o600,
+            "--storage {root}/store: {place} is not readable (of {me}, mode 600)",
+        ),
         ("store/cells/{cell}/checkpoint.pt", 0o600, "{place} is not readable (of {me}, mode 600)"),
         ("store/sweeps", 0o555, "{place} is not writable"),
         ("store/sweeps/synthetic", 0o555, "{place} is not writable"),
@@ -102,7 +108,11 @@ def test_what_is_open_to_all_is_used(shared: Path) -> None:
         ("mlflow.db", 0o644, "tracking server sqlite:///{place}: {place} is not writable (of {me}, mode 644)"),
         ("mlruns", 0o555, "tracking server sqlite:///{root}/mlflow.db: {place} is not writable (of {me}, mode 555)"),
         ("artifacts", 0o555, "mlflow.db: artifacts of 'synthetic': {place} is not writable (of {me}, mode 555)"),
-        ("results/synthetic", 0o555, "report.folder = 'results': results/synthetic is not writable; name another folder"),
+        (
+            "results/synthetic",
+            0o555,
+            "report.folder = 'results': results/synthetic is not writable; name another folder",
+        ),
     ],
 )
 def test_what_belongs_to_somebody_else(shared: Path, place: str, mode: int, said: str) -> None:
@@ -130,7 +140,10 @@ def test_a_sticky_folder_lets_only_owners_replace(shared: Path) -> None:
     folder = Path(str(store.folder(plan.cells[1].id)))
     look(shared)
     folder.chmod(0o1777)
-    with another_user(), pytest.raises(UserError, match="record.json cannot be replaced .of root, mode 666, and its folder"):
+    with (
+        another_user(),
+        pytest.raises(UserError, match="record.json cannot be replaced .of root, mode 666, and its folder"),
+    ):
         look(shared)
 
 
@@ -171,7 +184,10 @@ def test_the_lock_and_the_journal_say_it_too(shared: Path) -> None:
     folder = shared / "store" / "sweeps" / "synthetic"
     for file, use in ((folder / "lock", lambda: SweepLock(folder).__enter__()), (folder / "optuna.journal", journal)):
         file.chmod(stat.S_IRUSR)
-        with another_user(), pytest.raises(UserError, match=f"{file}: Permission denied, for .*; let its owner open it"):
+        with (
+            another_user(),
+            pytest.raises(UserError, match=f"{file}: Permission denied, for .*; let its owner open it"),
+        ):
             use()
 
 
@@ -179,7 +195,9 @@ def journal() -> Any:
     return FileJournal(Path("store/sweeps/synthetic/optuna.journal").absolute())
 
 
-@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "x"), OSError(30, "Read-only file system", "x")])
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied", "x"), OSError(30, "Read-only file system", "x")]
+)
 def test_what_may_not_be_written_is_not_waited_for(error: OSError, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patience, "PAUSE_SECONDS", 1e9)
 

@@ -89,7 +89,9 @@ def test_values_of_which_nothing_says_what_is_white(values: Any, said: str, tmp_
     config = folder_set(tmp_path, "a", "b")
     file = tmp_path / "set" / "train" / "a" / "y.tif"
     file.write_bytes(encoded(values, kind="TIFF"))
-    with pytest.raises(DataError, match=f"{file}: its pixels are {said} .*of which nothing says what is white; convert it"):
+    with pytest.raises(
+        DataError, match=f"{file}: its pixels are {said} .*of which nothing says what is white; convert it"
+    ):
         read_source(config, tmp_path)
 
 
@@ -111,8 +113,9 @@ def test_a_class_folder_that_may_not_be_read(closed: str) -> None:
             read_source(config, root)
         place.chmod(0o755)
     assert f"{place}" in str(refused.value)
-    assert "is unreadable (Permission denied); make it readable (`chmod -R u+rX` as its owner), or name another data root" in str(
-        refused.value
+    assert (
+        "is unreadable (Permission denied); make it readable (`chmod -R u+rX` as its owner), or name another data root"
+        in str(refused.value)
     )
     assert "no images" not in str(refused.value)
 

@@ -127,8 +127,8 @@ def _class_names(file: Path) -> tuple[str, ...] | None:
         numbers = sorted(map(int, names))
         if numbers != list(range(len(numbers))):
             raise DataError(
-                f"{file}: the class names of {label!r} in the `huggingface` metadata are numbered {_some(numbers)}: a label would "
-                f"get the name of another class; number the {len(numbers)} names 0..{len(numbers) - 1} without gaps"
+                f"{file}: the class names of {label!r} in the `huggingface` metadata are numbered {_some(numbers)}: a label "
+                f"would get the name of another class; number the {len(numbers)} names 0..{len(numbers) - 1} without gaps"
             )
         names = [names[key] for key in sorted(names, key=int)]
     return tuple(map(str, names)) if isinstance(names, list) and names else None

@@ -129,8 +129,8 @@ def _eight_bits(image: Any, where: str) -> Any:
     if image.mode in ("I", "F"):
         kind = "32-bit whole numbers" if image.mode == "I" else "floating-point numbers"
         raise DataError(
-            f"{where}: its pixels are {kind} (Pillow's mode {image.mode!r}), of which nothing says what is white; convert it to "
-            "8 bits a channel"
+            f"{where}: its pixels are {kind} (Pillow's mode {image.mode!r}), of which nothing says what is white; convert it "
+            "to 8 bits a channel"
         )
     return image
 
