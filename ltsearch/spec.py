@@ -94,11 +94,13 @@ class Ablation(Checked):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for i, row in enumerate(self.rows):
-            for component in row.with_:
+        switched = [(f"rows[{i}].with", row.with_) for i, row in enumerate(self.rows)]
+        switched += [("grid.with", self.grid.with_)] if self.grid is not None else []
+        for where, chosen in switched:
+            for component in chosen:
                 if component not in self.components:
                     raise ValueError(
-                        f"rows[{i}].with: no component {component!r}; {suggest(component, list(self.components))}"
+                        f"{where}: no component {component!r}; {suggest(component, list(self.components))}"
                     )
         if self.designs and not self.components:
             raise ValueError("designs need components")
