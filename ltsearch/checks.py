@@ -20,7 +20,7 @@ from ltsearch.spec import Resources
 from ltsearch.store import CHECKPOINT, RECORD, WEIGHTS, CellStore
 from trainables.config import TrialConfig
 from trainables.errors import UserError
-from trainables.files import encodable, shown
+from trainables.files import encodable, raw, shown
 
 
 def words(args: argparse.Namespace) -> None:
@@ -29,7 +29,7 @@ def words(args: argparse.Namespace) -> None:
         for word in value if isinstance(value, list) else [value]:
             if isinstance(word, str | Path) and not encodable(str(word)):
                 option = "" if name == "spec" else f"--{name.replace('_', '-')} "
-                raise UserError(f"{option}{os.fsencode(str(word))!r}: not UTF-8; rename it, or name another")
+                raise UserError(f"{option}{raw(str(word))}: not UTF-8; rename it, or name another")
 
 
 def places(plan: Plan, store: CellStore, root: Path, tracking: str | None) -> str:
@@ -43,7 +43,7 @@ def places(plan: Plan, store: CellStore, root: Path, tracking: str | None) -> st
     for name, place in named.items():
         if not encodable(str(place)):
             raise UserError(
-                f"{name} {os.fsencode(str(place))!r}: not UTF-8, which records, MLflow and reports are written in; rename the "
+                f"{name} {raw(str(place))}: not UTF-8, which records, MLflow and reports are written in; rename the "
                 "folder, or name another"
             )
     check_published(plan)

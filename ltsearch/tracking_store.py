@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from ltsearch.permissions import file_problem, folder_problem, refuse
 from ltsearch.spec import SweepSpec
 from trainables.errors import UserError
-from trainables.files import encodable
+from trainables.files import encodable, raw
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 
@@ -67,7 +67,7 @@ def check_name(uri: str) -> None:
             "elsewhere; name another file with --tracking-uri or MLFLOW_TRACKING_URI"
         )
     if not encodable(str(file)):
-        raise UserError(f"tracking server {os.fsencode(str(file))!r}: not UTF-8; name another file with --tracking-uri")
+        raise UserError(f"tracking server {raw(str(file))}: not UTF-8; name another file with --tracking-uri")
 
 
 def database(uri: str) -> Path | None:

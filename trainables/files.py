@@ -21,6 +21,14 @@ ASIDE = ".aside"  # what such a file is called behind its own name
 _OBJECT_STORES = ("s3", "gcs", "abfs")  # an object is there whole or not at all
 
 
+def raw(name: str) -> str:
+    """A name that is not UTF-8, as the bytes that it is on disk, where it can be there."""
+    try:
+        return repr(os.fsencode(name))
+    except UnicodeEncodeError:
+        return ascii(name)
+
+
 def shown(place: object) -> str:
     """A path for a message, whatever bytes its name has."""
     return str(place).encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.errors import DataError
-from trainables.files import encodable
+from trainables.files import encodable, raw
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -64,7 +63,7 @@ def make_source(
     for class_name in class_names:
         if not encodable(class_name):
             raise DataError(
-                f"{name}: the class name {os.fsencode(class_name)!r} is not UTF-8, which records and reports are written in; "
+                f"{name}: the class name {raw(class_name)} is not UTF-8, which records and reports are written in; "
                 "rename it"
             )
     classes = len(class_names)
