@@ -173,6 +173,10 @@ def _deviations(
             differs = ", ".join(f"{key} = {found}" for key, found in row.beyond.items())
             notes.append(f"“{row.name}” differs from “{reference}” in more than the studied axis: {differs}.")
     for row in rows:
+        if row.also:
+            same = ", ".join(f"“{name}”" for name in row.also)
+            notes.append(f"“{row.name}” is also {same}: the same configuration, shown once.")
+    for row in rows:
         if row.requires:
             notes.append(
                 f"“{row.name}” needs {len(row.requires)} trials ({len(row.requires) // len(row.cells)} a seed) trained before "

@@ -40,7 +40,7 @@ from analysis.search_summary import SearchSummary
 from analysis.selection import by_cell
 from analysis.store import TrackingStore
 from analysis.table import Table, to_csv, to_latex, to_markdown
-from ltsearch.records import PlanRecord
+from ltsearch.records import PlanRecord, is_name, is_sweep
 from trainables.errors import UserError
 from trainables.files import write_text
 
@@ -207,15 +207,26 @@ def write_all(tracking_uri: str, folder: Path, studies: Path | None = None) -> P
     known = study_files.find(studies) if studies is not None else []
     sweeps = store.sweeps()
     for sweep in sweeps:
-        try:
-            entries.append(_write(sweep, store, folder / sweep)[1])
-        except UserError as error:  # one that has only failed does not keep the others from being written
-            entries.append(Entry(sweep, "", "no report", str(error).removeprefix(f"{tracking_uri}: "), None))
+        entries.append(_entry(sweep, store, folder))
     if not any(entry.report for entry in entries):
         raise UserError(f"{tracking_uri}: no sweep with a finished trial; nothing to report")
     entries += index.not_run(known, sweeps)
     write_text(folder / index.INDEX, index.render(entries, folder))
     return folder / index.INDEX
+
+
+def _entry(sweep: str, store: TrackingStore, folder: Path) -> Entry:
+    """Write one of many reports: whatever is wrong with it does not keep the others from being written."""
+    if not is_sweep(sweep):  # a server is shared: what others call their sweeps is not to become a path
+        why = "its name is none that a sweep has (letters, digits, _ . -): no folder is made of it"
+        return Entry(sweep, "", "no report", why, None)
+    try:
+        return _write(sweep, store, folder / sweep)[1]
+    except UserError as error:
+        why = str(error).removeprefix(f"{store.uri}: ")
+    except Exception as error:  # a record of another version, arrays of another shape, a folder of another user
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return Entry(sweep, "", "no report", why, None)
 
 
 # -- command line ------------------------------------------------------------------------------------------------------
@@ -259,7 +270,11 @@ def _run(args: argparse.Namespace) -> Path:
         studies = args.studies or (Path(STUDIES) if Path(STUDIES).is_dir() else None)
         return write_all(args.tracking_uri or environment or DEFAULT_URI, args.out or Path("results"), studies)
     tree = study_files.read(args.spec)
+    if args.profile is not None and not is_name(args.profile):
+        raise UserError(f"--profile {args.profile!r}: not the name of a profile (letters, digits, _ . -)")
     sweep = f"{tree['name']}@{args.profile}" if args.profile else str(tree["name"])
+    if not is_sweep(sweep):
+        raise UserError(f"{args.spec}: name = {tree['name']!r}: not the name of a study (letters, digits, _ . -)")
     option = study_files.options(tree, args.profile)
     uri = args.tracking_uri or option("tracking", "uri") or environment or DEFAULT_URI
     return write_report(sweep, uri, args.out or Path(option("report", "folder") or "results") / sweep)

@@ -43,7 +43,7 @@ def _whole(file: Path, below: tuple[Path, ...] = ()) -> Tree:
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, a date that is none
         raise UserError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{file}: not a study: a mapping with a `name` was expected")
@@ -106,6 +106,9 @@ def find(folder: Path) -> list[Study]:
             tree = _whole(file)
         except UserError as error:
             found.append(Study(file, error=str(error)))
+            continue
+        except RecursionError:  # a list of aliases of itself
+            found.append(Study(file, error=f"{file}: nested too deeply"))
             continue
         if isinstance(tree.get("name"), str):
             profiles = tree.get("profiles")

@@ -55,7 +55,10 @@ def elsewhere(file: Path | None, address: str | None, local: bool) -> Cluster | 
 
 
 def started(file: Path, *, asked: bool) -> Cluster | None:
-    """The cluster of a file, if it is up as far as this machine knows; ``UserError`` only if it was ``asked`` for."""
+    """The cluster of a file, if it is up as far as this machine knows; ``UserError`` only if it was ``asked`` for.
+
+    A file that nobody asked for may be broken, of another user or of another tool: that is told and ends nothing.
+    """
     try:
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
         name, provider = str(tree["cluster_name"]), tree["provider"]
@@ -66,9 +69,11 @@ def started(file: Path, *, asked: bool) -> Cluster | None:
         if asked:
             raise UserError(f"--cluster {file}: no such file") from None
         return None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
+    except Exception as error:  # YAML's, and whatever a tree of another shape raises
+        why = f"not the file of a Ray cluster ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         if asked:
-            raise UserError(f"--cluster {file}: not the file of a Ray cluster ({error!r})") from None
+            raise UserError(f"--cluster {file}: {why}") from None
+        print(f"{file}: {why}; it is left alone, and this runs here", file=sys.stderr)
         return None
     return _cloud(name, file, asked)
 
@@ -95,7 +100,7 @@ def _cloud(name: str, file: Path, asked: bool) -> Cluster | None:
             return Cluster(name, file, str(get_head_node_ip(str(file))))
     except RuntimeError:  # not found
         return None
-    except Exception as error:  # whatever a cloud's library raises without network, account or installation
+    except (Exception, SystemExit) as error:  # what a cloud's library raises, and Ray's own way out of a bad file
         if asked:
             raise UserError(f"--cluster {file}: cannot ask the provider for its head ({error})") from None
         return None
@@ -108,7 +113,7 @@ def head_address() -> str | None:
     """``RAY_ADDRESS``, or the cluster whose head this host is; None on any other machine."""
     if told := _told():
         return told
-    if not BOOTSTRAP.expanduser().exists():
+    if not os.path.exists(BOOTSTRAP.expanduser()):  # which takes what this user may not look at for absent
         return None
     found = _current()
     return found if found and _reason(found) is None else None

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from ltsearch.permissions import DENIED, denied
 from trainables.errors import UserError
 from trainables.files import Location, RemotePath
 
@@ -53,9 +54,14 @@ class SweepLock:
 
     def __enter__(self) -> Self:
         """Raises ``UserError`` if another driver holds it."""
-        self._made = [place for place in self.path.parents if not place.exists()]  # the lowest first
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(self.path, "a+")
+        try:
+            self._made = [place for place in self.path.parents if not place.exists()]  # the lowest first
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = open(self.path, "a+")
+        except OSError as error:
+            if error.errno in DENIED:
+                raise denied(error, self.path) from None
+            raise
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -24,10 +24,14 @@ def parse_assignment(text: str) -> Tree:
     """``method.beta=0.5`` of ``--set``; the value is YAML. Raises ``UserError``."""
     import yaml
 
+    from ltsearch.yaml_file import check_texts
+
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UserError(f"--set {text!r}: must be key=value, for example --set base.method.beta=0.5")
     try:
-        return nest_key(key.strip(), yaml.safe_load(value))
+        tree = nest_key(key.strip(), yaml.safe_load(value))
+        check_texts(tree, f"--set {text!r}")
+        return tree
     except yaml.YAMLError as error:
         raise UserError(f"--set {text!r}: the value is not YAML ({str(error).splitlines()[0]})") from None

@@ -65,6 +65,8 @@ def _rows(plan: Plan, states: Mapping[str, State]) -> list[str]:
         lines.append(f"  {row.name:<{width}}  {changes}{shown}")
         cells = [f"{c.seed}: {c.id} {states[c.id]}" for c in row.cells]
         lines.append(f"  {'':<{width}}    seed " + " · ".join(cells))
+        if row.also:
+            lines.append(f"  {'':<{width}}    the same configuration, and so the same row: {', '.join(row.also)}")
         if row.beyond:
             keys = ", ".join(f"{key}={value}" for key, value in row.beyond.items())
             lines.append(f"  {'':<{width}}    warning: differs from {plan.reference} beyond the studied axis: {keys}")

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from ltsearch.permissions import DENIED
+
 GIVE_UP_SECONDS = 300.0
 PAUSE_SECONDS = 5.0
 
@@ -26,6 +28,10 @@ def patiently(work: Callable[[], Result], say: Callable[[str], None] = print) ->
             raise
         except OSError as error:
             why = error.strerror or str(error)
+            if error.errno in DENIED:
+                raise StorageError(
+                    error.errno, f"the storage may not be written to ({why}: {error.filename})"
+                ) from None
             if time.monotonic() - begun > GIVE_UP_SECONDS:
                 raise StorageError(
                     error.errno, f"the storage took no writes for {GIVE_UP_SECONDS:g} s ({why})"

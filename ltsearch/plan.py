@@ -10,7 +10,9 @@ from typing import Any
 
 from ltsearch import space as spaces
 from ltsearch.cells import cell_id
+from ltsearch.messages import suggest
 from ltsearch.overrides import flatten, merge, nest
+from ltsearch.plan_checks import check_figures, check_together
 from ltsearch.records import PlannedCell, PlannedRow, Published
 from ltsearch.spec import Loaded, Overrides, Row, Search, seed_list, trial_config
 from trainables.config import TrialConfig
@@ -45,6 +47,7 @@ class PlanRow:
     components: tuple[str, ...] = ()
     pure: bool = False  # nothing but components differs from base
     beyond: dict[str, Any] = field(default_factory=dict)
+    also: tuple[str, ...] = ()  # rows of designs or the grid with the same configuration, which are not shown
 
     @property
     def label(self) -> str:
@@ -66,6 +69,7 @@ class PlanRow:
             pure=self.pure,
             beyond=self.beyond,
             requires=list(dict.fromkeys(r.id for c in self.cells for r in c.requires)),
+            also=list(self.also),
         )
 
 
@@ -128,11 +132,14 @@ def make_plan(loaded: Loaded) -> Plan:
         raise UserError(f"{file}: base.seed: seeds are given by `seeds`, not in base")
     rows: list[PlanRow] = []
     if spec.ablation is not None:
-        for setting, over in (spec.ablation.settings or {"": {}}).items():
-            # A row's own keys come on top of the setting's.
-            made = [_plan_row(loaded, row, setting, merge(base, nest(over))) for row in _rows(loaded)]
-            rows += _distinct(made, file, spec.ablation.reference)
-    _check_patterns(loaded)
+        # A row's own keys come on top of the setting's.
+        made = [
+            [_plan_row(loaded, row, setting, merge(base, nest(over))) for row in _rows(loaded)]
+            for setting, over in (spec.ablation.settings or {"": {}}).items()
+        ]
+        _check_written(made, file, len(spec.ablation.rows))
+        rows = [row for of_setting in made for row in _distinct(of_setting, file, spec.ablation.reference)]
+        _check_patterns(loaded)
     reference = _reference(loaded, rows)
     _check_report(loaded, rows)
     return Plan(loaded, _flagged(loaded, rows, reference), reference, _search_base(loaded, base))
@@ -147,7 +154,9 @@ def _check_patterns(loaded: Loaded) -> None:
         for pattern in row.set_in:
             if not fnmatch.filter(ablation.settings, pattern):
                 known = ", ".join(ablation.settings) or "none"
-                raise UserError(f"{loaded.file}: ablation.rows[{i}].set_in: no setting fits {pattern!r}; settings: {known}")
+                raise UserError(
+                    f"{loaded.file}: ablation.rows[{i}].set_in: no setting fits {pattern!r}; settings: {known}"
+                )
 
 
 def _plan_row(loaded: Loaded, row: Row, setting: str, base: Overrides) -> PlanRow:
@@ -158,7 +167,9 @@ def _plan_row(loaded: Loaded, row: Row, setting: str, base: Overrides) -> PlanRo
     where = f"{loaded.file}: ablation row {row.name!r}" + (f" in {setting!r}" if setting else "")
     cells = tuple(make_cell(tree, seed, where) for seed in loaded.spec.seed_numbers())
     changes = _changes(base, tree)
-    return PlanRow(row.name, row.predict, changes, cells, row.published, setting, tuple(row.with_), not row.set and not row.set_in)
+    return PlanRow(
+        row.name, row.predict, changes, cells, row.published, setting, tuple(row.with_), not row.set and not row.set_in
+    )
 
 
 def _check_report(loaded: Loaded, rows: Sequence[PlanRow]) -> None:
@@ -170,6 +181,11 @@ def _check_report(loaded: Loaded, rows: Sequence[PlanRow]) -> None:
         (f"report.paired_tests[{i}]", [test.row, test.reference], test.setting)
         for i, test in enumerate(options.paired_tests)
     ]
+    if asked and not rows:
+        raise UserError(
+            f"{loaded.file}: {asked[0][0]}: shows rows of an ablation, and this study has none; leave it out"
+        )
+    check_figures(loaded, rows)
     for where, wanted, setting in asked:
         for name in wanted:
             if name not in names:
@@ -257,16 +273,43 @@ def _changes(base: Overrides, tree: Overrides) -> dict[str, Any]:
     return {key: value for key, value in after.items() if key not in before or before[key] != value}
 
 
+def _same(row: PlanRow) -> tuple[str, tuple[str, ...]]:
+    """What two rows that would show the same numbers share."""
+    return row.predict, tuple(cell.id for cell in row.cells)
+
+
+def _check_written(made: Sequence[Sequence[PlanRow]], file: str, count: int) -> None:
+    """The first ``count`` rows of every setting are written down in the study, and each is expected in the report.
+
+    Raises ``UserError`` if two of them are the same in all settings.
+    """
+    seen: dict[Any, PlanRow] = {}
+    for of_settings in list(zip(*made, strict=True))[:count]:
+        row = of_settings[0]
+        first = seen.setdefault(tuple(map(_same, of_settings)), row)
+        if first is not row:
+            raise UserError(
+                f"{file}: ablation.rows: {first.name!r} and {row.name!r} have the same configuration, so that one of them "
+                "would not be shown; remove one, change what it sets, or let it `predict` the other of single and ensemble"
+            )
+
+
 def _distinct(rows: Sequence[PlanRow], file: str, reference: str | None) -> tuple[PlanRow, ...]:
     """A design may make a row that is already there: the first, named one, stays, or the reference row.
 
-    Two rows of one name are refused.
+    Two rows of one name are refused. Where something else than the same components comes to the same configuration, the row
+    that stays names the others.
     """
     kept: dict[tuple[str, tuple[str, ...]], PlanRow] = {}
     for row in rows:  # of one setting
-        key = (row.predict, tuple(cell.id for cell in row.cells))
-        if row.name == reference or key not in kept:
+        key = _same(row)
+        first = kept.get(key)
+        if first is None:
             kept[key] = row
+            continue
+        stays, goes = (row, first) if row.name == reference else (first, row)
+        told = () if set(stays.components) == set(goes.components) and stays.pure and goes.pure else (goes.name,)
+        kept[key] = replace(stays, also=tuple(dict.fromkeys((*first.also, *told))))
     names = [row.name for row in kept.values()]
     for name in names:
         if names.count(name) > 1:
@@ -298,6 +341,7 @@ def _search_base(loaded: Loaded, base: Overrides) -> TrialConfig | None:
     where = f"{loaded.file}: search"
     config = trial_config(tree, where)
     _check_space(search, tree, where)
+    check_together(loaded, tree, where)
     return config
 
 
@@ -309,8 +353,6 @@ def _check_space(search: Search, tree: Overrides, where: str) -> None:
             if key in ("seed", "data.val_per_class"):
                 raise UserError(f"{where}.space.{name}: {key!r} cannot be searched over")
             if key not in known:
-                from ltsearch.messages import suggest
-
                 hint = " (a parameter with a name of its own lists its configuration `keys`)"
                 hint = hint if parameter.keys is None else ""
                 raise UserError(

@@ -19,6 +19,7 @@ from ltsearch.records import SETTLED, CellRecord, Epoch, Status
 from ltsearch.search import SearchStudy
 from ltsearch.spec import AdaptiveSeeds
 from ltsearch.store import CellStore
+from ltsearch.weights import unusable
 
 
 class Queue:
@@ -36,6 +37,8 @@ class Queue:
         self.plan, self.store, self.study = plan, store, study
         self.listeners = listeners
         self.is_stale = is_stale
+        self.say: Callable[[str], None] = print
+        self._looked_at: set[str] = set()  # required cells whose weights were found to be there
         self._planned: set[str] = set()  # cells of the ablation that are finished or were put into the queue
         self._waiting: deque[Job] = deque()
         self._grow()
@@ -93,6 +96,8 @@ class Queue:
 
     def _current(self, cell: str) -> CellRecord | None:
         """A cell's record; one that was made from another content of its data set is forgotten."""
+        if told := self.store.set_aside_if_bad(cell):
+            self.say(told)
         record = self.store.read(cell)
         if record is not None and self.is_stale(record):
             self.store.clear(cell)
@@ -107,7 +112,7 @@ class Queue:
             job = self._waiting.popleft()
             if job.cell.id in self.running or self._settled(job.cell.id):
                 continue
-            missing = [first for first in job.cell.requires if not self._finished(first.id)]
+            missing = self._missing(job.cell)
             if not missing:
                 return job
             left += self._put_first(missing)
@@ -118,6 +123,15 @@ class Queue:
         return None
 
     # -- what comes first ------------------------------------------------------------------------------------------------
+
+    def _missing(self, cell: Cell) -> list[Cell]:
+        """What a cell requires and is not there: not finished, or its weights cannot be used, and it is trained again."""
+        for first in cell.requires:
+            if first.id not in self._looked_at and self._finished(first.id):
+                self._looked_at.add(first.id)
+                if why := unusable(self.store, first):
+                    self.say(self.store.set_aside(first.id, why))
+        return [first for first in cell.requires if not self._finished(first.id)]
 
     def _finished(self, cell: str) -> bool:
         record = self._fresh(cell)
@@ -162,7 +176,7 @@ class Queue:
                     self.study.report(number, epoch, last=epoch.epoch == cell.config.loop.epochs)
                 self.study.tell(number, record.status, record)
                 continue
-            missing = [first for first in cell.requires if not self._finished(first.id)]
+            missing = self._missing(cell)
             if missing:
                 job = Job(cell, "search", f"trial {number}", trial_number=number)
                 self._put_first(missing)

@@ -5,10 +5,25 @@ Imports nothing heavy: a reader needs neither Ray nor torch.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# Studies and profiles; a sweep is called after both, and so are its folders.
+NAME, LONGEST_NAME = "[A-Za-z0-9][A-Za-z0-9_.-]*", 100
+
+
+def is_name(text: object) -> bool:
+    """May a study or a profile be called so?"""
+    return isinstance(text, str) and len(text) <= LONGEST_NAME and re.fullmatch(NAME, text) is not None
+
+
+def is_sweep(text: str) -> bool:
+    """Is it a study, or ``<study>@<profile>``?"""
+    return all(map(is_name, text.split("@", 1)))
+
 
 # MLflow tags
 TAG_ROLE = "ltsearch.role"  # "sweep" or "trial"
@@ -86,12 +101,16 @@ class _Record(BaseModel):
 class Epoch(_Record):
     """Metrics of one finished epoch."""
 
+    model_config = ConfigDict(allow_inf_nan=False)  # what is not finite is absent
+
     epoch: int
     metrics: dict[str, float]
 
 
 class CellRecord(_Record):
     """``record.json`` of a cell: the truth about one trial, from which MLflow can be rebuilt."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     schema_version: int = 1
     cell: str
@@ -200,6 +219,7 @@ class PlannedRow(_Record):
     pure: bool = False  # nothing but components differs from base
     beyond: dict[str, Any] = {}  # what differs from the reference row beyond the studied axis, by dotted key
     requires: list[str] = []  # cells that had to be trained first
+    also: list[str] = []  # rows of designs or the grid that have the same configuration, and are not shown
 
     @property
     def label(self) -> str:

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ltsearch import space as spaces
 from ltsearch.cells import identity
-from ltsearch.journal import journal
+from ltsearch.journal import damaged, journal, where
 from ltsearch.placement import check_workers
 from ltsearch.plan import Cell, Plan, confirm_cells, search_cell
 from ltsearch.records import CellRecord, ConfirmedTrial, Epoch, PlannedCell, SearchRecord, SearchTrial, Status
@@ -51,7 +51,12 @@ class SearchStudy:
         self.plan = plan
         self.search: Search = plan.loaded.spec.search
         name = f"{plan.loaded.sweep}-{self._hash(content)}"
-        self.study = self._open(JournalStorage(journal(folder)), name, create=create)
+        backend = journal(folder)
+        try:
+            storage = JournalStorage(backend)
+        except Exception as error:  # logs that are Optuna's one by one, and make no history
+            raise damaged(where(folder), f"cannot be replayed ({type(error).__name__}: {error})") from None
+        self.study = self._open(storage, name, create=create)
         self.stopped_by = ""
         self.problem = ""  # why the search cannot go on, or what it cannot tell; empty if all is well
         self._resumable: list[int] | None = None  # not looked at before the first ask: another driver may be at work

@@ -42,12 +42,15 @@ def _signature(name: str, path: str | None, size: int | None, root: Path) -> str
         files = [("scikit-learn", version("scikit-learn"), 0)]
     else:
         folders = _FOLDERS.get(name, (path or name,))
-        there = [root / f for f in folders if f and (root / f).is_dir()][:1]
         pattern = "*.txt" if name in _LISTS else "*"
-        found = sorted(
-            p for folder in there for p in (folder.glob if name in _LISTS else folder.rglob)(pattern) if p.is_file()
-        )
-        files = [(str(p.relative_to(root)), str(p.stat().st_size), p.stat().st_mtime_ns) for p in found]
+        try:
+            there = [root / f for f in folders if f and (root / f).is_dir()][:1]
+            found = sorted(
+                p for folder in there for p in (folder.glob if name in _LISTS else folder.rglob)(pattern) if p.is_file()
+            )
+            files = [(str(p.relative_to(root)), str(p.stat().st_size), p.stat().st_mtime_ns) for p in found]
+        except OSError:  # what may not be looked at is not known; who reads it says why
+            return None
     if not files:
         return None
     return hashlib.sha256(repr((name, path, size, files)).encode()).hexdigest()[:16]

@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from itertools import product
+from random import Random
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from trainables.methods.options import LARGEST_FLOAT
+
 Scalar = bool | int | float | str
+MOST_VALUES = 100_000  # of a parameter that is gone through; more are as good as continuous
+LARGEST = 2**53  # whole numbers that Optuna's floating-point numbers tell apart
 
 
 class Parameter(BaseModel):
@@ -44,6 +49,10 @@ class Parameter(BaseModel):
                     f"{kind.rstrip('_')}: low < high must hold, but got [{bounds[0]}, {bounds[1]}]; "
                     "swap them, or fix the value in `base`"
                 )
+        for bound in (*(self.uniform or ()), *(self.loguniform or ()), *(self.int_ or ())):
+            most = LARGEST if self.int_ is not None else LARGEST_FLOAT
+            if abs(bound) > most:
+                raise ValueError(f"{kinds[0].rstrip('_')}: {bound:.3g} is out of range, ±{most:.3g}")
         if self.loguniform is not None and self.loguniform[0] <= 0:
             raise ValueError(f"loguniform: low > 0 must hold, but got {self.loguniform[0]}")
         if self.step is not None and self.uniform is None:
@@ -67,13 +76,16 @@ class Parameter(BaseModel):
         return [name] if self.keys is None else self.keys
 
     def values(self) -> list[Scalar] | None:
-        """All values of a discrete parameter; None for a continuous one."""
+        """All values of a discrete parameter; None for a continuous one, and for more of them than can be gone through."""
         if self.choice is not None:
             return list(self.choice)
         if self.int_ is not None:
-            return list(range(self.int_[0], self.int_[1] + 1))
+            first, last = self.int_
+            return list(range(first, last + 1)) if last - first < MOST_VALUES else None
         if self.uniform is not None and self.step is not None:
             low, high = self.uniform
+            if (high - low) / self.step >= MOST_VALUES:
+                return None
             return [low + i * self.step for i in range(math.floor((high - low) / self.step + 1e-9) + 1)]
         return None
 
@@ -123,6 +135,60 @@ def check_space(space: Mapping[str, Parameter]) -> None:
                 if possible is not None and value not in possible:
                     raise ValueError(f"search.space.{name}.when: {other!r} never is {value!r}; it can be {possible}")
     ordered(space)
+    _check_keys(space)
+
+
+def _check_keys(space: Mapping[str, Parameter]) -> None:
+    """No two parameters that may be sampled together set one key: the later one would win in silence."""
+    conditions = {name: _conditions(space, name) for name in space}
+    setters: dict[str, list[str]] = {}
+    for name, parameter in space.items():
+        for key in dict.fromkeys(parameter.targets(name)):
+            for other in setters.get(key, []):
+                theirs, ours = conditions[other], conditions[name]
+                if not any(not set(ours[k]) & set(theirs[k]) for k in ours.keys() & theirs.keys()):
+                    raise ValueError(
+                        f"search.space: {other!r} and {name!r} both set {key!r}, and one would win in silence; drop one, or "
+                        "give them conditions (`when`) that exclude each other"
+                    )
+            setters.setdefault(key, []).append(name)
+
+
+def _conditions(space: Mapping[str, Parameter], name: str) -> dict[str, list[Scalar]]:
+    """Values of other parameters with which one is sampled, its conditions' own conditions included."""
+    found: dict[str, list[Scalar]] = {}
+    for other, wanted in (space[name].when or {}).items():
+        found |= _conditions(space, other)
+        found[other] = wanted if isinstance(wanted, list) else [wanted]
+    return found
+
+
+def examples(space: Mapping[str, Parameter], count: int) -> Iterator[dict[str, Scalar]]:
+    """Choices of parameters: all of a small discrete space, else so many at random, always the same."""
+    everything = combinations(space, count)
+    if everything is not None:
+        yield from everything
+        return
+    random = Random(0)
+    for _ in range(count):
+        chosen: dict[str, Scalar] = {}
+        for name in ordered(space):
+            if active(space[name], chosen):
+                chosen[name] = _pick(space[name], random)
+        yield chosen
+
+
+def _pick(parameter: Parameter, random: Random) -> Scalar:
+    if parameter.choice is not None:
+        return random.choice(parameter.choice)
+    if parameter.int_ is not None:
+        return random.randint(*parameter.int_)
+    if (values := parameter.values()) is not None:
+        return random.choice(values)
+    low, high = parameter.uniform or parameter.loguniform or (0.0, 1.0)
+    if parameter.uniform is not None:
+        return random.uniform(low, high)
+    return min(high, max(low, math.exp(random.uniform(math.log(low), math.log(high)))))
 
 
 def ordered(space: Mapping[str, Parameter]) -> list[str]:

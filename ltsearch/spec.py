@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -13,16 +14,29 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ltsearch.messages import explain, suggest
-from ltsearch.overrides import merge, nest, nest_key
-from ltsearch.records import SCORES, STEP_GMACS, TRAIN, VAL, FigureRequest, PairedTest, Published, PublishedTable
+from ltsearch.overrides import nest
+from ltsearch.records import (
+    LONGEST_NAME,
+    NAME,
+    SCORES,
+    STEP_GMACS,
+    TRAIN,
+    VAL,
+    FigureRequest,
+    PairedTest,
+    Published,
+    PublishedTable,
+    is_name,
+)
 from ltsearch.space import Parameter, check_space
-from ltsearch.yaml_file import read_yaml
+from ltsearch.study_tree import apply, read_study
 from trainables.config import TrialConfig
 from trainables.errors import UserError
 from trainables.methods import DEFAULT_METHOD, METHODS, options_class
 from trainables.methods.options import Checked
 
 Overrides = dict[str, Any]
+MOST_SEEDS, MOST_ROWS, MOST_CELLS = 1000, 10_000, 100_000
 SEARCH_METRICS = (
     *(f"{VAL}{score}" for score in SCORES),
     f"{TRAIN}loss",
@@ -83,17 +97,31 @@ class Ablation(Checked):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for i, row in enumerate(self.rows):
-            for component in row.with_:
+        switched = [(f"rows[{i}].with", row.with_) for i, row in enumerate(self.rows)]
+        switched += [("grid.with", self.grid.with_)] if self.grid is not None else []
+        for where, chosen in switched:
+            for component in chosen:
                 if component not in self.components:
                     raise ValueError(
-                        f"rows[{i}].with: no component {component!r}; {suggest(component, list(self.components))}"
+                        f"{where}: no component {component!r}; {suggest(component, list(self.components))}"
                     )
         if self.designs and not self.components:
             raise ValueError("designs need components")
         if not (self.designs or self.rows or self.grid):
             raise ValueError("an ablation needs rows, designs or a grid")
+        if self.number_of_rows() > MOST_ROWS:
+            raise ValueError(
+                f"the designs and the grid make {self.number_of_rows():.3g} rows, at most {MOST_ROWS} are planned; name fewer "
+                "components, values or settings, or search over them"
+            )
         return self
+
+    def number_of_rows(self) -> int:
+        """As many as there are before rows that are the same are put together."""
+        parts, each = len(self.components), {"add_one_in": 1, "leave_one_out": 1, "cumulative": 1}
+        made = sum(parts + each[design] if design in each else 2**parts for design in self.designs)
+        combined = math.prod(map(len, self.grid.axes.values())) if self.grid is not None else 0
+        return (len(self.rows) + made + combined) * max(len(self.settings), 1)
 
 
 class Metric(Checked):
@@ -199,7 +227,7 @@ class AdaptiveSeeds(Checked):
     """Further seeds only for rows whose interval is still too wide."""
 
     min: int = Field(3, ge=2, description="seeds that every row gets")
-    max: int = Field(10, description="seeds that no row exceeds")
+    max: int = Field(10, le=MOST_SEEDS, description="seeds that no row exceeds")
     until: Precision
 
     @model_validator(mode="after")
@@ -224,7 +252,7 @@ class SweepSpec(Checked):
     """A study: what is trained, which rows are compared, what is searched, on what."""
 
     extends: str | list[str] | None = Field(None, description="files, relative to this one, that this one overrides")
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="letters, digits, _ . -")
+    name: str = Field(pattern=f"^{NAME}$", max_length=LONGEST_NAME, description="letters, digits, _ . -")
     question: str = Field("", description="what the study answers; stands at the top of the report")
     base: Overrides = Field({}, description="a TrialConfig; keys dotted or nested")
     seeds: int | list[int] | AdaptiveSeeds = Field(
@@ -239,7 +267,12 @@ class SweepSpec(Checked):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        self.seed_numbers()
+        seeds = self.seed_numbers()
+        if self.ablation is not None and self.ablation.number_of_rows() * len(seeds) > MOST_CELLS:
+            raise ValueError(
+                f"{self.ablation.number_of_rows()} rows with {len(seeds)} seeds each: at most {MOST_CELLS} cells are planned; "
+                "name fewer rows or seeds"
+            )
         if self.ablation is None and self.search is None:
             raise ValueError("a study needs an `ablation`, a `search` or both")
         if self.search is not None:
@@ -256,6 +289,10 @@ class SweepSpec(Checked):
 
 def seed_list(seeds: int | Sequence[int]) -> list[int]:
     """``3`` is 0, 1, 2; raises ``ValueError`` for none, repeated or negative ones."""
+    if (seeds if isinstance(seeds, int) else len(seeds)) > MOST_SEEDS:
+        raise ValueError(
+            f"seeds = {seeds if isinstance(seeds, int) else f'{len(seeds)} of them'}: at most {MOST_SEEDS}"
+        )
     chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not chosen or len(set(chosen)) != len(chosen) or min(chosen) < 0:
         raise ValueError(f"seeds = {seeds}: a number >= 1, or a list of different seeds >= 0")
@@ -288,23 +325,6 @@ class Loaded(BaseModel):
         return f"{self.spec.name}@{self.profile}" if self.profile else self.spec.name
 
 
-def read_study(file: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The mapping of a file on top of those it ``extends``; raises ``UserError``, also if they extend each other."""
-    tree = read_yaml(file)
-    parents = tree.pop("extends", [])
-    names = [parents] if isinstance(parents, str) else parents
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{file}: extends = {parents!r}: must be a file name or a list of them, relative to this file")
-    chain = (*below, file.resolve())
-    merged: dict[str, Any] = {}
-    for name in names:
-        parent = file.parent / name
-        if parent.resolve() in chain:
-            raise UserError(f"{file}: extends = {name!r}: the files extend each other")
-        merged = apply(merged, read_study(parent, chain))
-    return apply(merged, tree)
-
-
 def load(
     file: Path, profile: str | None = None, assignments: Sequence[Overrides] = (), seeds: int | list[int] | None = None
 ) -> Loaded:
@@ -313,11 +333,16 @@ def load(
     profiles = tree.get("profiles") or {}
     if profile is not None:
         if not isinstance(profiles, dict) or profile not in profiles:
-            known = ", ".join(profiles) if isinstance(profiles, dict) and profiles else "none"
+            known = ", ".join(map(str, profiles)) if isinstance(profiles, dict) and profiles else "none"
             raise UserError(f"{file}: --profile {profile!r}: no such profile; known: {known}")
     # The file itself and each profile are checked, not only the one that runs.
     merged = tree
     for name, over in profiles.items() if isinstance(profiles, dict) else ():
+        if not is_name(name):
+            raise UserError(
+                f"{file}: profiles.{name!r}: results, search and locks lie in folders of this name: use letters, digits, _ . "
+                f"-, beginning with a letter or digit, at most {LONGEST_NAME}"
+            )
         if not isinstance(over, dict):
             raise UserError(f"{file}: profiles.{name}: must be a mapping of overrides")
         if name == profile:
@@ -343,35 +368,3 @@ def _check_profile(file: Path, name: str, tree: dict[str, Any]) -> None:
     except ValidationError as error:
         raise explain(error, SweepSpec, where) from None
     trial_config(nest(spec.base), f"{where}: base")
-
-
-def apply(tree: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Overrides of a spec. ``base`` merges as configurations do; parameters of a space are replaced whole."""
-    merged = merge(_nested_base(tree), _nested_base(nest_outer(over)))
-    space = ((over.get("search") or {}) if isinstance(over.get("search"), dict) else {}).get("space")
-    if isinstance(space, dict):
-        merged["search"]["space"] = {**((tree.get("search") or {}).get("space") or {}), **space}
-    return merged
-
-
-def nest_outer(over: dict[str, Any]) -> dict[str, Any]:
-    """Dotted keys of ``--set`` and profiles, down to but not into a search space, whose names have dots of their own."""
-    out: dict[str, Any] = {}
-    for key, value in over.items():
-        if key == "search" and isinstance(value, dict):
-            for inner, deeper in value.items():
-                out = merge(out, nest_key(f"search.{inner}", deeper))
-        else:
-            out = merge(out, nest_key(str(key), value) if "." in str(key) else {str(key): value})
-    return out
-
-
-def _nested_base(tree: dict[str, Any]) -> dict[str, Any]:
-    out = dict(tree)
-    if isinstance(out.get("base"), dict):
-        out["base"] = nest(out["base"])
-    if isinstance(out.get("profiles"), dict):
-        out["profiles"] = {
-            k: _nested_base(nest_outer(v)) if isinstance(v, dict) else v for k, v in out["profiles"].items()
-        }
-    return out

@@ -14,11 +14,11 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
+from ltsearch.permissions import DENIED, denied
+from ltsearch.record_file import BadRecord, parse
 from ltsearch.records import FINAL_ARTIFACT, SETTLED, CellRecord, Status
 from trainables.errors import UserError
-from trainables.files import Location, RemotePath, location, write_text
+from trainables.files import ASIDE, Location, RemotePath, keep_aside, location, shown, write_text
 
 RECORD, CHECKPOINT, WEIGHTS = "record.json", "checkpoint.pt", "weights.pt"
 STORAGE_VARIABLE = "LTSEARCH_STORAGE"
@@ -35,6 +35,7 @@ class CellStore:
     def __init__(self, root: str | Location) -> None:
         """Nothing is written until a cell is. Raises ``UserError`` for a URI that cannot be used."""
         self.root = location(root)
+        self.bad: dict[str, str] = {}  # cells in whose folder something else than their record lies, and what of it
         self._known: dict[str, CellRecord] = {}  # of an object store: settled records, which stay as they are
 
     def check_writable(self) -> None:
@@ -68,13 +69,25 @@ class CellStore:
         return self.root / "sweeps" / sweep
 
     def read(self, cell: str) -> CellRecord | None:
-        """The record of a cell; None if there is none or it cannot be read (it is then run again)."""
+        """The record of a cell; None if there is none, or if what lies there is not it: ``bad`` then says why.
+
+        Raises ``UserError`` if it may not be read.
+        """
         if cell in self._known:
             return self._known[cell]
+        path = self.folder(cell) / RECORD
+        self.bad.pop(cell, None)
         try:
-            record = CellRecord.model_validate_json(self._bytes(self.folder(cell) / RECORD))
-        except (FileNotFoundError, NotADirectoryError, ValidationError):
+            record = parse(self._bytes(path), cell)
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except BadRecord as error:
+            self.bad[cell] = f"{shown(path)}: {error}"
+            return None
+        except OSError as error:
+            if error.errno in DENIED:
+                raise denied(error, path) from None
+            raise
         if isinstance(self.root, RemotePath) and record.status in SETTLED:
             self._known[cell] = record
         return record
@@ -85,9 +98,9 @@ class CellStore:
         for pause in (0.5, 2.0, 5.0):
             try:
                 return path.read_bytes()
-            except (FileNotFoundError, NotADirectoryError):
-                raise
-            except OSError:
+            except OSError as error:
+                if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno in DENIED:
+                    raise
                 time.sleep(pause)
         return path.read_bytes()
 
@@ -113,11 +126,29 @@ class CellStore:
 
     def clear(self, cell: str) -> None:
         """Forget a cell: its record first, so that a kill in between leaves no record without files."""
+        self.set_aside_if_bad(cell)
         self._known.pop(cell, None)
         folder = self.folder(cell)
         for name in (RECORD, CHECKPOINT, FINAL_ARTIFACT, WEIGHTS):
             (folder / name).unlink(missing_ok=True)
         self._sweep_up(cell)
+
+    def set_aside(self, cell: str, why: str) -> str:
+        """Rename what lies in a cell's folder: the cell is trained anew, and nothing is lost. Returns what to tell."""
+        self._known.pop(cell, None)
+        self.bad.pop(cell, None)
+        for name in (
+            RECORD,
+            CHECKPOINT,
+            WEIGHTS,
+            FINAL_ARTIFACT,
+        ):  # with a wrong record, weights may be another cell's too
+            keep_aside(self.folder(cell) / name)
+        return f"{why}; the cell is trained again, and what lay there is kept beside it as *{ASIDE}"
+
+    def set_aside_if_bad(self, cell: str) -> str:
+        """The same if what lies there is not the cell's record; else nothing is to be told."""
+        return self.set_aside(cell, self.bad[cell]) if self.read(cell) is None and cell in self.bad else ""
 
     # -- what is known of the data sets ----------------------------------------------------------------------------------
 

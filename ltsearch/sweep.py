@@ -16,22 +16,21 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from ltsearch import adaptive, cluster, outstanding, overrides, placement, sources
+from ltsearch import adaptive, checks, cluster, outstanding, overrides, placement, sources
 from ltsearch.lock import sweep_lock
 from ltsearch.overview import overview
 from ltsearch.patience import StorageError
+from ltsearch.permissions import DENIED, denied
 from ltsearch.plan import Plan, make_plan
 from ltsearch.provenance import collect
 from ltsearch.records import SEARCH_ARTIFACT, PlanRecord, Status
 from ltsearch.spec import Loaded, Resources, load
 from ltsearch.store import STORAGE_VARIABLE, CellStore, storage_root
-from trainables.config import TrialConfig
 from trainables.errors import UserError
 from trainables.files import write_text
 
 if TYPE_CHECKING:
     from ltsearch.nodes import Capacity
-    from ltsearch.search import SearchStudy
     from ltsearch.tracking import Tracker
     from trainables.data.source import Source
 
@@ -44,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _as_interrupt)
     try:
+        checks.words(args)
         check_packages()
         target = cluster.elsewhere(args.cluster, args.address, args.local)
         args.address = args.address or (None if args.local else cluster.head_address())
@@ -61,6 +61,9 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
+        if error.errno in DENIED:
+            print(f"error: {denied(error, 'a file')}; nothing finished is lost", file=sys.stderr)
+            return 2
         if error.errno not in NO_SPACE and not isinstance(error, StorageError):
             raise
         print(f"error: {error}; make room: nothing finished is lost, the same command goes on", file=sys.stderr)
@@ -95,9 +98,9 @@ def parser() -> argparse.ArgumentParser:
 def show_plan(args: argparse.Namespace, target: cluster.Cluster | None) -> int:
     """``--plan``; ``target`` is the cluster that the sweep would be sent to. A cluster is asked what it has, not joined."""
     plan = make_plan(load_spec(args))
-    check_published(plan)
     store = CellStore(storage_root(args.storage))
     root = sources.data_root(args.data_root)
+    checks.places(plan, store, root, args.tracking_uri)
     where = "this machine"
     nodes: Sequence[placement.Node] | None = placement.this_machine()
     if target is not None:
@@ -105,6 +108,8 @@ def show_plan(args: argparse.Namespace, target: cluster.Cluster | None) -> int:
     elif args.address:
         where, nodes = "the cluster", cluster.look(args.address)[1]
     print(overview(plan, store, sources.stale_check(store, root), nodes, where))
+    for bad in store.bad.values():
+        print(f"{bad}; it does not count: the cell is trained again, and the file is kept beside it")
     for name in sources.unread(outstanding.settled_configs(plan, None, store), store, root):
         print(f"{name}: its files are new here, or have changed: whether cells are stale is known once they are read")
     return 0
@@ -114,19 +119,16 @@ def sweep(args: argparse.Namespace) -> int:
     """Load, plan, run what is missing, report."""
     plan = make_plan(load_spec(args))
     spec = plan.loaded.spec
-    check_published(plan)
     store = CellStore(storage_root(args.storage))
     root = sources.data_root(args.data_root)
 
     from ltsearch import tracking, tracking_store
 
     # Everything that can be wrong with the input is found here, before anything is written.
+    uri = checks.places(plan, store, root, args.tracking_uri)
     if not args.address:
         placement.check(spec.resources, placement.this_machine())
-    store.check_writable()
-    check_report_folder(plan)
-    uri = tracking_store.resolve_uri(args.tracking_uri, spec.tracking.uri)
-    tracking_store.check(uri, tracking_store.experiment_name(spec))
+    checks.access(plan, store, uri)
     args.address, where = cluster.join(args.address) if args.address else (None, cluster.here())
     print(where, flush=True)
     before = None if args.fresh else outstanding.existing_study(plan, store, root)
@@ -134,15 +136,16 @@ def sweep(args: argparse.Namespace) -> int:
     unwanted = outstanding.unwanted(args.fresh, args.retry, sources.stale_check(store, root, data))
     work = outstanding.outstanding(plan, before, store, unwanted)
     placement.check_workers(spec.resources, work)
+    checks.access_to_cells(store, work)
     data = sources.read(work, root, say=print, known=data)
     outstanding.check_metrics(plan, data)
     if not args.address:
-        warn_of_emulation(work, spec.resources)
+        checks.warn_of_emulation(work, spec.resources)
     with sweep_lock(store.sweep_folder(plan.loaded.sweep)), ExitStack() as session:
         capacity = join(args, spec.resources, store, session) if work else None
         tracker = tracking.Tracker(uri, tracking_store.experiment_name(spec), plan.loaded.sweep, store, warn=print)
         if args.fresh:
-            forget(plan, store, outstanding.existing_study(plan, store, root))
+            forget(plan, store, root)
         sources.remember(store, data, root)
         return run_sweep(args, plan, store, data, capacity, tracker, session)
 
@@ -208,7 +211,7 @@ def run_sweep(
             print(
                 f"{plan.loaded.sweep}: {total - done} of {total} cells to run, {capacity()} at once; MLflow: {shown(uri)}"
             )
-            capacity.say = progress.say
+            capacity.say = queue.say = progress.say
             terms = nodes.Terms(sweep_lock(folder).path, nodes.versions()) if args.address else None
             growing = capacity() if capacity.more else 1
             with progress:
@@ -305,14 +308,20 @@ def parse_seeds(text: str | None) -> int | list[int] | None:
         raise UserError(f"--seeds {text!r}: a number of seeds such as 3, or a list such as 0,1,2") from None
 
 
-def forget(plan: Plan, store: CellStore, study: SearchStudy | None) -> None:
+def forget(plan: Plan, store: CellStore, root: Path) -> None:
     """``--fresh``: this study's cells and its search. Cells of other studies stay, unless they are the same."""
-    for cell_id, _, _ in outstanding.named_cells(plan, study):
+    folder, study, tried = store.sweep_folder(plan.loaded.sweep), None, []
+    try:
+        study = outstanding.existing_study(plan, store, root)
+    except UserError:  # a journal that is damaged: the trials that it still tells of
+        from ltsearch import journal, search
+
+        tried = journal.attributes(folder, search.CELL)
+    for cell_id in [*outstanding.all_cells(plan, study), *tried]:
         store.clear(cell_id)
     if plan.search_base is not None:
         from ltsearch import journal
 
-        folder = store.sweep_folder(plan.loaded.sweep)
         journal.forget(folder)
         (folder / SEARCH_ARTIFACT).unlink(missing_ok=True)
 
@@ -329,37 +338,6 @@ def report(plan: Plan, uri: str) -> None:
             "another folder with --set report.folder=…, and type the command again"
         ) from None
     print(f"report: {path}")
-
-
-def check_report_folder(plan: Plan) -> None:
-    """Raises ``UserError`` if the report could not be written; creates nothing."""
-    folder = Path(plan.loaded.spec.report.folder) / plan.loaded.sweep
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        why = "not writable" if there.is_dir() else "not a folder"
-        raise UserError(f"report.folder = {plan.loaded.spec.report.folder!r}: {there} is {why}; name another folder")
-
-
-def warn_of_emulation(work: Sequence[TrialConfig], resources: Resources) -> None:
-    """Trials' own warnings are not seen: the driver looks whether this machine multiplies what they ask for."""
-    asked = next((config for config in work if config.training.precision == "bf16"), None)
-    if asked is not None:
-        import torch
-
-        from trainables.precision import emulated
-
-        if text := emulated(asked, torch.device("cuda" if resources.gpus_per_worker else "cpu")):
-            print(f"warning: {text}")
-
-
-def check_published(plan: Plan) -> None:
-    """Published numbers that the study refers to must be there before hours are spent; raises ``UserError``."""
-    numbers = import_module("analysis.published_numbers")
-    for row in plan.rows:
-        if row.published is not None:
-            numbers.find(row.published)
-    for table in plan.loaded.spec.report.published:
-        numbers.table(table.paper, table.table)
 
 
 def check_packages() -> None:

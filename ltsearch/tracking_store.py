@@ -7,9 +7,12 @@ import os
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
+from ltsearch.permissions import file_problem, folder_problem, refuse
 from ltsearch.spec import SweepSpec
 from trainables.errors import UserError
+from trainables.files import encodable, raw
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 
@@ -48,28 +51,67 @@ def may_pass(error: Exception) -> bool:
     return isinstance(error, OSError | SQLAlchemyError)  # requests' are OSErrors
 
 
+def check_name(uri: str) -> None:
+    """Raises ``UserError`` for a SQLite database, or a folder, that MLflow could not find again; looks at no disk."""
+    if not uri.startswith("sqlite:") and re.match(r"^[a-zA-Z][a-zA-Z0-9+.-]+:", uri):
+        return
+    file = database(uri) if uri.startswith("sqlite:") else Path(uri).absolute()
+    if file is None or file.name in ("", ":memory:"):
+        raise UserError(
+            f"tracking server {shown(uri)}: a database in memory, or none: it would be gone with the sweep, before the report; "
+            f"name a file, such as {DEFAULT_URI}"
+        )
+    if odd := re.search(r"[?#]|%[0-9a-fA-F]{2}", str(file)):
+        raise UserError(
+            f"tracking server {shown(uri)}: {odd[0]!r} in {file}: MLflow takes it for a part of an address, and would look "
+            "elsewhere; name another file with --tracking-uri or MLFLOW_TRACKING_URI"
+        )
+    if not encodable(str(file)):
+        raise UserError(f"tracking server {raw(str(file))}: not UTF-8; name another file with --tracking-uri")
+
+
+def database(uri: str) -> Path | None:
+    """The file of a SQLite database; None if the URI names none, or is of something else."""
+    path = uri.removeprefix("sqlite:///")
+    return Path(path).absolute() if path != uri and path else None
+
+
 def check(uri: str, experiment: str) -> None:
     """Raises ``UserError`` if the tracking store does not answer, or will not take the experiment; writes nothing."""
-    if uri.startswith("sqlite:///"):
-        file = Path(uri.removeprefix("sqlite:///")).absolute()
+    file = database(uri)
+    if file is not None:
+        artifacts = file.parent / "mlruns"
+        if os.path.lexists(file.parent):
+            # SQLite keeps its journal beside the database: a folder that cannot be written to is as bad as a file.
+            problems = [folder_problem(file.parent), file_problem(file, write=True), folder_problem(artifacts)]
+            refuse(f"tracking server {uri}", problems, "name another with --tracking-uri or MLFLOW_TRACKING_URI")
         if not file.exists():  # connecting would make it
-            there = next(place for place in file.parents if place.exists())
-            if not file.parent.is_dir() or not os.access(there, os.W_OK):
+            if not file.parent.is_dir():
                 raise UserError(
-                    f"tracking server {uri}: {file} cannot be made ({there} cannot be written to, or a folder below it is "
-                    "missing); name another with --tracking-uri or MLFLOW_TRACKING_URI"
+                    f"tracking server {uri}: {file} cannot be made (the folder {file.parent} is missing); make it, or name "
+                    "another with --tracking-uri or MLFLOW_TRACKING_URI"
                 )
             return
-    find_experiment(connect(uri), experiment, uri)
+    find_experiment(connect(uri), experiment, uri, write=True)
 
 
-def find_experiment(client: Any, name: str, uri: str) -> str | None:
-    """The id of an experiment, None if there is none; raises ``UserError`` if it was deleted."""
+def find_experiment(client: Any, name: str, uri: str, *, write: bool = False) -> str | None:
+    """The id of an experiment, None if there is none; raises ``UserError`` if it was deleted.
+
+    With ``write``, also if its artifacts are kept in a folder that this user may not write to.
+    """
     found = client.get_experiment_by_name(name)
     if found is not None and found.lifecycle_stage != "active":
         raise UserError(
             f"tracking.experiment = {name!r} was deleted in MLflow at {shown(uri)}; restore it with "
             "`mlflow experiments restore`, or name another in tracking.experiment"
+        )
+    if found is not None and write and str(found.artifact_location).startswith("file:"):
+        folder = Path(unquote(urlsplit(found.artifact_location).path))
+        refuse(
+            f"tracking server {shown(uri)}: artifacts of {name!r}",
+            [folder_problem(folder)],
+            "name another experiment in tracking.experiment",
         )
     return str(found.experiment_id) if found is not None else None
 

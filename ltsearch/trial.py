@@ -204,7 +204,8 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
         metrics = self.recorder.add(report)
         if report.done:
             self.recorder.settle(Status.FINISHED)
-        return self._result(self.recorder.record.status, report.epoch, metrics, report.per_class)
+        result = self._result(self.recorder.record.status, report.epoch, metrics, report.per_class)
+        return {**result, "notice": report.notice} if report.notice else result
 
     def _result(
         self, status: Status, epoch: int, metrics: dict[str, float], per_class: dict[str, list[float | None]]

@@ -148,6 +148,8 @@ class Stopper(_NotSaved, FIFOScheduler):  # type: ignore[misc]
         metrics = {k.removeprefix(_METRICS): v for k, v in result.items() if k.startswith(_METRICS)}
         per_class = {k.removeprefix(_PER_CLASS): v for k, v in result.items() if k.startswith(_PER_CLASS)}
         job = self.feeder.jobs[trial.trial_id]
+        if notice := result.get("notice"):
+            self.feeder.queue.say(f"{job.label} ({job.cell.id}): {notice}")
         with self.feeder.keeping():
             return self.feeder.queue.epoch(job, Epoch(epoch=result["epoch"], metrics=metrics), per_class, last)
 

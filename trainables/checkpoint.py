@@ -44,6 +44,27 @@ def save(path: Location, state: dict[str, Any]) -> None:
     write_atomic(path, write)
 
 
+FILE = "checkpoint.pt"
+
+
+def find(folder: Location, epochs: int) -> tuple[dict[str, Any] | None, str]:
+    """The checkpoint of a run of so many epochs, or None with what to tell if something else lies there."""
+    path = folder / FILE
+    state = load(path)
+    if state is None:
+        return None, unusable(folder, "is damaged") if path.exists() else ""
+    epoch = state.get("epoch")
+    if not isinstance(epoch, int) or not 0 < epoch < epochs:
+        return None, unusable(folder, f"does not fit (epoch {epoch!r} of {epochs})")
+    return state, ""
+
+
+def unusable(folder: Location | None, why: str) -> str:
+    """What to tell of a checkpoint that is not gone on from; the next one is written over it."""
+    place = folder / FILE if folder is not None else FILE
+    return f"{place} {why}: the trial is trained from its first epoch"
+
+
 def load(path: Location) -> dict[str, Any] | None:
     """The checkpoint; None if there is none, or what lies there is none. Loads tensors and plain values only, never code."""
     try:

@@ -17,7 +17,21 @@ from urllib.parse import urlsplit
 from trainables.errors import UserError
 
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
+ASIDE = ".aside"  # what such a file is called behind its own name
 _OBJECT_STORES = ("s3", "gcs", "abfs")  # an object is there whole or not at all
+
+
+def raw(name: str) -> str:
+    """A name that is not UTF-8, as the bytes that it is on disk, where it can be there."""
+    try:
+        return repr(os.fsencode(name))
+    except UnicodeEncodeError:
+        return ascii(name)
+
+
+def shown(place: object) -> str:
+    """A path for a message, whatever bytes its name has."""
+    return str(place).encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,12 @@ class RemotePath:
     def name(self) -> str:
         """The last part."""
         return self.uri.partition("?")[0].rstrip("/").rsplit("/", 1)[-1]
+
+    @property
+    def parent(self) -> RemotePath:
+        """The folder that it lies in."""
+        base, mark, query = self.uri.partition("?")
+        return RemotePath(f"{base.rstrip('/').rpartition('/')[0]}{mark}{query}")
 
     def exists(self) -> bool:
         """Is there a file or folder?"""
@@ -126,6 +146,11 @@ def _put(system: Any, path: str, content: bytes) -> None:
 Location = Path | RemotePath
 
 
+def encodable(text: str) -> bool:
+    """Can it be written in UTF-8, and be a path? Names of files need not be UTF-8; Python then shows bytes as surrogates."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def location(text: str | Path | RemotePath) -> Location:
     """A local path, made absolute, or a URI; raises ``UserError`` for one that cannot be used."""
     if isinstance(text, RemotePath):
@@ -179,6 +204,25 @@ def write_atomic(path: Location, write: Callable[[BinaryIO], object]) -> None:
 def write_text(path: Location, text: str) -> None:
     """The same for a text in UTF-8."""
     write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def keep_aside(path: Location) -> Location | None:
+    """Rename a file that is not to be used and not to be lost; where it is now, None if there was none."""
+    number = 1
+    while True:
+        aside = path.parent / f"{path.name}{ASIDE}{f'-{number}' if number > 1 else ''}"
+        if not (aside.exists() or (isinstance(aside, Path) and aside.is_symlink())):
+            break
+        number += 1
+    try:
+        if isinstance(path, Path) and isinstance(aside, Path):
+            os.rename(path, aside)
+        else:
+            write_atomic(aside, lambda file: file.write(path.read_bytes()))
+            path.unlink(missing_ok=True)
+    except FileNotFoundError:
+        return None
+    return aside
 
 
 def fetch(path: Location, folder: Path) -> Path:

@@ -44,3 +44,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Every group by its own factor."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_factor"]
+
+
+def check_state(optimizer: torch.optim.Optimizer) -> None:
+    """Raises ``ValueError`` if the state that was loaded is not that of these parameters: loading does not look at shapes."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape != parameter.shape:
+                raise ValueError(f"{name} is {list(value.shape)} instead of {list(parameter.shape)}")

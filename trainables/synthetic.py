@@ -33,7 +33,7 @@ def train(config: TrialConfig, data: TrialData, run: RunOptions) -> Generator[Re
     """One report an epoch, from the checkpoint on if there is one."""
     options = config.synthetic or SyntheticConfig()
     path = run.folder / "checkpoint.pt" if run.folder is not None else None
-    state = checkpoint.load(path) if path is not None else None
+    state, notice = checkpoint.find(run.folder, config.training.epochs) if run.folder is not None else (None, "")
     saved = time.monotonic()
     for epoch in range(state["epoch"] + 1 if state else 1, config.loop.epochs + 1):
         time.sleep(options.epoch_seconds)
@@ -52,7 +52,8 @@ def train(config: TrialConfig, data: TrialData, run: RunOptions) -> Generator[Re
         metrics = {f"{split}/{name}": value for name in ("single_top1", "single_top1_max", "ensemble_top1")}
         metrics |= {"train/loss": 1 - value, "train/top1": value, "seconds": options.epoch_seconds}
         done = epoch == config.loop.epochs
-        yield Report(epoch, metrics, {f"{split}/ensemble": [value] * len(data.class_counts)}, done=done)
+        yield Report(epoch, metrics, {f"{split}/ensemble": [value] * len(data.class_counts)}, done, notice=notice)
+        notice = ""
         if not done and path is not None and time.monotonic() - saved >= run.checkpoint_seconds:
             if run.before_checkpoint is not None:
                 run.before_checkpoint()

@@ -39,6 +39,7 @@ class Report:
     per_class: dict[str, list[float | None]] = field(default_factory=dict)
     done: bool = False
     diverged: bool = False
+    notice: str = ""  # what whoever watches should be told
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ def train(config: TrialConfig, data: TrialData, run: RunOptions) -> Generator[Re
     With several workers every one of them runs this; rank 0 writes, and its reports are the trial's.
     """
     trial = _Trial(config, data, run)
-    trial.restore()
+    notice = trial.restore()
+    if notice:  # what was loaded in part is not gone on from
+        trial = _Trial(config, data, run)
     while trial.epoch < trial.loop.epochs:
         started = time.monotonic()
         memory.reset_peak(run.device)
@@ -84,7 +87,10 @@ def train(config: TrialConfig, data: TrialData, run: RunOptions) -> Generator[Re
         metrics["seconds"] = time.monotonic() - started
         metrics["peak_memory_bytes"] = run.parallel.largest(float(memory.peak(run.device)))
         # What is not finite is absent: no store of numbers agrees with another on how to keep it.
-        yield Report(trial.epoch, {k: v for k, v in metrics.items() if math.isfinite(v)}, per_class, done=done)
+        yield Report(
+            trial.epoch, {k: v for k, v in metrics.items() if math.isfinite(v)}, per_class, done, notice=notice
+        )
+        notice = ""
         # After the report was taken: whoever keeps the history has this epoch before the checkpoint says so.
         if not done:
             trial.checkpoint_if_due()
@@ -218,17 +224,25 @@ class _Trial:
         checkpoint.save(self.run.folder / "checkpoint.pt", state)
         self.saved = time.monotonic()
 
-    def restore(self) -> None:
-        """Go on from ``checkpoint.pt`` if there is one."""
+    def restore(self) -> str:
+        """Go on from ``checkpoint.pt`` if there is one; returns what to tell if it cannot be used, which spoils this object."""
         parallel, folder = self.run.parallel, self.run.folder
         # One worker reads for all: they must not go on from different epochs.
-        state = parallel.broadcast(
-            checkpoint.load(folder / "checkpoint.pt") if folder is not None and parallel.is_rank_zero else None
+        found = (
+            checkpoint.find(folder, self.loop.epochs) if folder is not None and parallel.is_rank_zero else (None, "")
         )
+        state, told = parallel.broadcast(found)
         if state is None:
-            return
-        self.epoch = state["epoch"]
-        self.network.load_state_dict(state["network"])
-        self.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["torch_rng"])
+            return str(told)
+        try:
+            self.epoch = state["epoch"]
+            self.network.load_state_dict(state["network"])
+            self.method.load_state_dict(state["method"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            optim.check_state(self.optimizer)
+            torch.set_rng_state(state["torch_rng"])
+        except Exception as error:  # of another configuration or version: what loading raises then has no end
+            return checkpoint.unusable(
+                folder, f"does not fit ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+            )
+        return ""

@@ -10,7 +10,10 @@ from typing import Any
 
 import yaml
 
+from ltsearch.cells import recipes
 from ltsearch.overrides import merge, nest
+from ltsearch.plan import make_cell
+from ltsearch.records import CellRecord, Status
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -45,6 +48,13 @@ def study(**over: Any) -> dict[str, Any]:
         },
     }
     return merge(tree, nest(over))
+
+
+def record(status: Status = Status.FINISHED, seed: int = 0, **over: Any) -> CellRecord:
+    """The record of a cell: its id is the hash of its configuration."""
+    cell = make_cell(study()["base"], seed, "test")
+    config = cell.config.model_dump(mode="json")
+    return CellRecord(cell=cell.id, config=config, recipes=recipes(cell.config), status=status, **over)
 
 
 def write(folder: Path, tree: dict[str, Any], name: str = "study.yaml") -> Path:

@@ -16,6 +16,7 @@ from ltsearch.records import CellRecord, Epoch, Status
 from ltsearch.search import SearchStudy
 from ltsearch.spec import load
 from ltsearch.store import CellStore
+from tests.ltsearch.helpers import record as a_record
 from tests.ltsearch.helpers import study, write
 from trainables.errors import UserError
 from trainables.synthetic import accuracy
@@ -292,7 +293,7 @@ def test_stale_search_cells_are_forgotten(tmp_path: Path) -> None:
 
 def test_a_torn_record_is_no_record(tmp_path: Path) -> None:
     store = CellStore(tmp_path)
-    record = CellRecord(cell="a" * 16, config={}, recipes={}, status=Status.FINISHED)
+    record = a_record()
     store.write(record)
     assert store.read(record.cell) == record
     path = store.folder(record.cell) / "record.json"
@@ -302,7 +303,7 @@ def test_a_torn_record_is_no_record(tmp_path: Path) -> None:
 
 def test_writing_fails_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = CellStore(tmp_path)
-    record = CellRecord(cell="a" * 16, config={}, recipes={}, status=Status.RUNNING)
+    record = a_record(Status.RUNNING)
     store.write(record)
 
     def full(*_: Any) -> None:
@@ -318,7 +319,7 @@ def test_writing_fails_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("how", ["settle", "clear"])
 def test_what_a_kill_left_half_written_goes_with_the_checkpoint(tmp_path: Path, how: str) -> None:
     store = CellStore(tmp_path)
-    record = CellRecord(cell="a" * 16, config={}, recipes={}, status=Status.RUNNING)
+    record = a_record(Status.RUNNING)
     store.write(record)
     folder = store.folder(record.cell)
     for name in ("checkpoint.pt", ".checkpoint.pt.0123abcd.tmp", ".record.json.0123abcd.tmp", "weights.pt"):

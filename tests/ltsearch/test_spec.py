@@ -13,7 +13,9 @@ from ltsearch.overrides import merge, nest, parse_assignment
 from ltsearch.plan import make_plan, search_cell
 from ltsearch.schema import PATH, schema, text
 from ltsearch.space import Parameter
-from ltsearch.spec import load, read_study, read_yaml, seed_list
+from ltsearch.spec import load, seed_list
+from ltsearch.study_tree import read_study
+from ltsearch.yaml_file import read_yaml
 from tests.ltsearch.helpers import ROOT, study, write
 from trainables.errors import UserError
 

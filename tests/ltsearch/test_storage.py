@@ -22,8 +22,9 @@ from optuna.storages import JournalStorage
 from ltsearch import journal, lock
 from ltsearch.journal import FileJournal, ObjectJournal
 from ltsearch.lock import RemoteLock, sweep_lock
-from ltsearch.records import CellRecord, Status
+from ltsearch.records import Status
 from ltsearch.store import CHECKPOINT, CellStore, storage_root
+from tests.ltsearch.helpers import record as a_record
 from trainables import checkpoint
 from trainables.errors import UserError
 from trainables.files import RemotePath, fetch, location, write_text
@@ -117,15 +118,16 @@ def test_what_is_no_checkpoint_is_none(place: RemotePath, tmp_path: Path) -> Non
 
 def test_records(folder: RemotePath) -> None:
     store, another = CellStore(folder), CellStore(str(folder))
-    assert store.read("c") is None
-    record = CellRecord(cell="c", config={"a": 1}, recipes={}, status=Status.RUNNING)
+    record = a_record(Status.RUNNING)
+    cell = record.cell
+    assert store.read(cell) is None
     store.write(record)
-    (folder / "cells" / "c" / CHECKPOINT).write(b"x")
-    assert another.read("c") == record  # not settled: read again every time
+    (folder / "cells" / cell / CHECKPOINT).write(b"x")
+    assert another.read(cell) == record  # not settled: read again every time
     done = store.settle(record, Status.FINISHED)
-    assert another.read("c") == done and not (folder / "cells" / "c" / CHECKPOINT).exists()
-    another.clear("c")
-    assert another.read("c") is None
+    assert another.read(cell) == done and not (folder / "cells" / cell / CHECKPOINT).exists()
+    another.clear(cell)
+    assert another.read(cell) is None
     store.remember_fingerprint("s", "f")
     assert another.known_fingerprint("s") == "f"
     store.check_writable()
@@ -168,7 +170,7 @@ def test_a_kill_while_the_journal_is_merged(folder: RemotePath) -> None:
     again.append_logs([{"i": 9}])
     assert list(ObjectJournal(folder).read_logs(7)) == [{"i": 7}, {"i": 8}, {"i": 9}]
     (folder / "0000000000.jsonl").unlink()
-    with pytest.raises(OSError, match="logs 0 to 3 are missing"):
+    with pytest.raises(UserError, match="logs 0 to 3 are missing"):
         ObjectJournal(folder)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainables import catalogue
+from trainables.errors import DataError
+from trainables.files import shown
 
 if TYPE_CHECKING:
     from trainables.config import DataConfig
@@ -29,8 +31,16 @@ SOURCES: dict[str, str] = {
 
 
 def read_source(config: DataConfig, root: Path) -> Source:
-    """Read a data set below ``root`` as uint8 arrays; raises ``DataError`` if it is missing or broken."""
-    source: Source = catalogue.load(SOURCES[config.name])(config, root)
+    """Read a data set below ``root`` as uint8 arrays; raises ``DataError`` if it is missing, broken or unreadable."""
+    read = catalogue.load(SOURCES[config.name])
+    try:
+        source: Source = read(config, root)
+    except OSError as error:  # a folder of another user, a disk that fails
+        place = error.filename or root
+        raise DataError(
+            f"{config.path or config.name}: {shown(place)} is unreadable ({error.strerror or error}); make it readable "
+            "(`chmod -R u+rX` as its owner), or name another data root with --data-root or LTSEARCH_DATA"
+        ) from None
     return source
 
 

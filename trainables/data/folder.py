@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,18 +21,18 @@ def read(config: DataConfig, root: Path) -> Source:
     """Classes are the sub-folders of ``train`` in sorted order; raises ``DataError``."""
     assert config.path is not None  # a rule of DataConfig
     folder = root / config.path
-    if not (folder / "train").is_dir():
+    if not is_folder(folder / "train"):
         raise DataError(
             f"{config.path}: no folder {folder / 'train'}; expected {folder}/train/<class>/<image> and {folder}/test/… "
             "(name another data root with --data-root or LTSEARCH_DATA)"
         )
-    names = tuple(sorted(d.name for d in (folder / "train").iterdir() if d.is_dir()))
+    names = tuple(sorted(d.name for d in (folder / "train").iterdir() if is_folder(d)))
     if not names:
         raise DataError(f"{folder / 'train'}: no class folders")
-    test_name = "test" if (folder / "test").is_dir() else "val"
-    if not (folder / test_name).is_dir():
+    test_name = "test" if is_folder(folder / "test") else "val"
+    if not is_folder(folder / test_name):
         raise DataError(f"{config.path}: neither {folder / 'test'} nor {folder / 'val'} is there")
-    has_validation = test_name == "test" and (folder / "val").is_dir()
+    has_validation = test_name == "test" and is_folder(folder / "val")
     return make_source(
         config.path,
         names,
@@ -39,6 +40,14 @@ def read(config: DataConfig, root: Path) -> Source:
         _read_part(folder / test_name, names, config.stored_size),
         validation=_read_part(folder / "val", names, config.stored_size) if has_validation else None,
     )
+
+
+def is_folder(place: Path) -> bool:
+    """Is it one? ``Path.is_dir`` says no, in some versions of Python, to what this user may not look at: here ``OSError``."""
+    try:
+        return stat.S_ISDIR(place.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _content(file: Path) -> bytes:
@@ -49,13 +58,16 @@ def _content(file: Path) -> bytes:
 
 
 def _read_part(folder: Path, names: tuple[str, ...], size: int | None) -> Part:
-    strangers = sorted(d.name for d in folder.iterdir() if d.is_dir() and d.name not in names)
+    there = {d.name for d in folder.iterdir() if is_folder(d)}
+    strangers = sorted(there - set(names))
     if strangers:
         raise DataError(f"{folder}: class folder {strangers[0]!r} is not in the training split")
     images: list[Images] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        files = sorted(f for f in (folder / name).glob("*") if f.suffix.lower() in SUFFIXES)
+        # Listed, not globbed: a glob takes a folder that this user may not read for an empty one.
+        listed = (folder / name).iterdir() if name in there else ()
+        files = sorted(f for f in listed if f.suffix.lower() in SUFFIXES)
         images += [decode(_content(f), size, str(f)) for f in files]
         labels += [label] * len(files)
     if not images:

@@ -90,11 +90,15 @@ def read(config: DataConfig, root: Path) -> Source:
 
 def _entries(file: Path) -> tuple[list[str], Labels]:
     paths, labels = [], []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not UTF-8 ({error.reason} at byte {error.start}); save the list as UTF-8") from None
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         path, _, label = line.strip().rpartition(" ")
-        if not path or not label.isdigit():
+        if not path or not (label.isascii() and label.isdigit() and len(label) < 10):
             raise DataError(f"{file}, line {number}: {line!r} is not `relative/path label`")
         paths.append(path)
         labels.append(int(label))

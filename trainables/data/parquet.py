@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,17 +40,15 @@ def read_folder(
             f"{name}: no folder {folder}; put the Parquet files there, or name another data root with --data-root or "
             "LTSEARCH_DATA"
         )
-    files = {
-        split: sorted(f for f in folder.rglob("*.parquet") if f.name.lower().startswith(prefixes))
-        for split, prefixes in SPLITS.items()
-    }
+    found = _files(folder)
+    files = {split: [f for f in found if f.name.lower().startswith(prefixes)] for split, prefixes in SPLITS.items()}
     test = files["test"] or files["validation"]
     if not files["train"] or not test:
         raise DataError(
             f"{name}: {folder} needs files named train*.parquet and test*.parquet (or validation*.parquet); "
-            f"found {[f.name for f in sorted(folder.rglob('*.parquet'))] or 'no Parquet file'}"
+            f"found {[f.name for f in found] or 'no Parquet file'}"
         )
-    names = _class_names(files["train"][0])
+    names = _common_names([*files["train"], *test, *files["validation"]])
     train_part = _read_part(files["train"], size, names)
     test_part = _read_part(test, size, names)
     validation = _read_part(files["validation"], size, names) if files["validation"] and files["test"] else None
@@ -62,6 +61,16 @@ def read_folder(
             )
         names = tuple(str(j) for j in range(top + 1))
     return make_source(name, names, train_part, test_part, mean, std, validation)
+
+
+def _files(folder: Path) -> list[Path]:
+    """Parquet files below a folder, sorted; raises ``OSError`` for a folder below it that this user may not read."""
+
+    def unreadable(error: OSError) -> None:
+        raise error
+
+    walked = os.walk(folder, onerror=unreadable, followlinks=True)
+    return sorted(Path(place) / name for place, _, names in walked for name in names if name.endswith(".parquet"))
 
 
 def _features(schema: pa.Schema) -> dict[str, dict[str, object]]:
@@ -115,8 +124,39 @@ def _class_names(file: Path) -> tuple[str, ...] | None:
             raise DataError(
                 f"{file}: the class names of {label!r} in the `huggingface` metadata are not numbered: {names!r:.200}"
             )
+        numbers = sorted(map(int, names))
+        if numbers != list(range(len(numbers))):
+            raise DataError(
+                f"{file}: the class names of {label!r} in the `huggingface` metadata are numbered {_some(numbers)}: a label "
+                f"would get the name of another class; number the {len(numbers)} names 0..{len(numbers) - 1} without gaps"
+            )
         names = [names[key] for key in sorted(names, key=int)]
     return tuple(map(str, names)) if isinstance(names, list) and names else None
+
+
+def _common_names(files: list[Path]) -> tuple[str, ...] | None:
+    """The class names that the files declare; raises ``DataError`` if one names its labels differently from another."""
+    declared = [(file, names) for file in dict.fromkeys(files) if (names := _class_names(file)) is not None]
+    if not declared:
+        return None
+    first, names = declared[0]
+    for file, others in declared[1:]:
+        if others == names:
+            continue
+        if len(others) != len(names):
+            what = f"{len(others)} here and {len(names)} there"
+        else:
+            number = next(j for j, (a, b) in enumerate(zip(others, names, strict=True)) if a != b)
+            what = f"label {number} is {others[number]!r} here and {names[number]!r} in {first}"
+        raise DataError(
+            f"{file}: its class names differ from those of {first}: {what}; write every file with the same names in the same "
+            "order, and labels that are numbered by them"
+        )
+    return names
+
+
+def _some(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:8])) + (" …" if len(numbers) > 8 else "")
 
 
 def _read_part(files: list[Path], size: int | None, names: tuple[str, ...] | None) -> Part:

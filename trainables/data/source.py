@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.errors import DataError
+from trainables.files import encodable, raw
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -59,6 +60,12 @@ def make_source(
         raise DataError(
             f"{name}: images are {found} pixels; they must be square and of one size: set data.image_size to resize them"
         )
+    for class_name in class_names:
+        if not encodable(class_name):
+            raise DataError(
+                f"{name}: the class name {raw(class_name)} is not UTF-8, which records and reports are written in; "
+                "rename it"
+            )
     classes = len(class_names)
     for part_name, part in (("train", train), ("test", test), ("validation", validation)):
         if part is None:
@@ -97,12 +104,34 @@ def decode(content: bytes, size: int | None, where: str) -> Images:
 
     try:
         with Image.open(io.BytesIO(content)) as image:
-            rgb = image.convert("RGB")
+            rgb = _eight_bits(image, where).convert("RGB")
+    except DataError:
+        raise
     except Exception as error:
         raise DataError(f"{where}: not a readable image ({error}); replace or remove it") from None
     if size is not None and rgb.size != (size, size):
         rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(rgb).transpose(2, 0, 1)
+
+
+def _eight_bits(image: Any, where: str) -> Any:
+    """A Pillow image with 8 bits a value: Pillow itself cuts 16-bit greys off at 255, and leaves almost nothing but white.
+
+    Raises ``DataError`` for values of which nothing says what is white (32-bit integers, floating point).
+    """
+    from PIL import Image
+
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if sixteen:
+        values = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        kind = "32-bit whole numbers" if image.mode == "I" else "floating-point numbers"
+        raise DataError(
+            f"{where}: its pixels are {kind} (Pillow's mode {image.mode!r}), of which nothing says what is white; convert it "
+            "to 8 bits a channel"
+        )
+    return image
 
 
 def stack(images: list[Images], where: str) -> Images:
