@@ -12,7 +12,7 @@ from ltsearch import space as spaces
 from ltsearch.cells import cell_id
 from ltsearch.messages import suggest
 from ltsearch.overrides import flatten, merge, nest
-from ltsearch.plan_checks import check_figures, check_together
+from ltsearch.plan_checks import check_figures, check_patterns, check_together
 from ltsearch.records import PlannedCell, PlannedRow, Published
 from ltsearch.spec import Loaded, Overrides, Row, Search, seed_list, trial_config
 from trainables.config import TrialConfig
@@ -139,24 +139,10 @@ def make_plan(loaded: Loaded) -> Plan:
         ]
         _check_written(made, file, len(spec.ablation.rows))
         rows = [row for of_setting in made for row in _distinct(of_setting, file, spec.ablation.reference)]
-        _check_patterns(loaded)
+        check_patterns(loaded)
     reference = _reference(loaded, rows)
     _check_report(loaded, rows)
     return Plan(loaded, _flagged(loaded, rows, reference), reference, _search_base(loaded, base))
-
-
-def _check_patterns(loaded: Loaded) -> None:
-    """Every pattern of ``set_in`` fits a setting of the study as it stands; profiles may drop settings. Raises ``UserError``."""
-    ablation = loaded.spec.ablation
-    if ablation is None or loaded.profile is not None:
-        return
-    for i, row in enumerate(ablation.rows):
-        for pattern in row.set_in:
-            if not fnmatch.filter(ablation.settings, pattern):
-                known = ", ".join(ablation.settings) or "none"
-                raise UserError(
-                    f"{loaded.file}: ablation.rows[{i}].set_in: no setting fits {pattern!r}; settings: {known}"
-                )
 
 
 def _plan_row(loaded: Loaded, row: Row, setting: str, base: Overrides) -> PlanRow:

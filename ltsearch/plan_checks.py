@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -61,3 +62,17 @@ def check_together(loaded: Loaded, tree: Overrides, where: str) -> None:
     raise UserError(
         f"{where}.space: no combination of its values is valid, of up to {_EXAMPLES} tried; the last, {last}"
     )
+
+
+def check_patterns(loaded: Loaded) -> None:
+    """Every pattern of ``set_in`` fits a setting of the study; profiles may drop some. Raises ``UserError``."""
+    ablation = loaded.spec.ablation
+    if ablation is None or loaded.profile is not None:
+        return
+    for i, row in enumerate(ablation.rows):
+        for pattern in row.set_in:
+            if not fnmatch.filter(ablation.settings, pattern):
+                known = ", ".join(ablation.settings) or "none"
+                raise UserError(
+                    f"{loaded.file}: ablation.rows[{i}].set_in: no setting fits {pattern!r}; settings: {known}"
+                )

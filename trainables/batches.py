@@ -81,15 +81,15 @@ class Feed:
         own = self.parallel.shard(torch.arange(size))
         positions = torch.cat([own + stream * size for stream in range(len(drawn))])
         share = self.parallel.share(torch.arange(size))
+        images, occurrences = [stream.image for stream in drawn], [stream.occurrence for stream in drawn]
+
+        def of(parts: list[Tensor], number: int) -> Tensor:
+            return torch.cat([part[number * size : (number + 1) * size] for part in parts]).to(self.device)
+
         return [
             Step(
-                *(
-                    torch.cat([part[i * size : (i + 1) * size] for part in parts]).to(self.device)
-                    for parts in (
-                        [stream.image for stream in drawn],
-                        [stream.occurrence for stream in drawn],
-                    )
-                ),
+                image=of(images, i),
+                occurrence=of(occurrences, i),
                 own=positions.to(self.device),
                 share=share,
                 last=(i + 1) % training.accumulate == 0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -34,7 +34,7 @@ def save(path: Location, state: dict[str, Any]) -> None:
     def write(file: BinaryIO) -> None:
         remembering = _Remembering(file)
         try:
-            torch.save(state, remembering)
+            torch.save(state, cast(BinaryIO, remembering))
         except RuntimeError:
             if remembering.error is None:
                 raise

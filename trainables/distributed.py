@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -80,7 +81,7 @@ class Traffic:
         self._open, self._since, self._seconds = 0, 0.0, 0.0
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
-    def all_reduce(self, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    def all_reduce(self, bucket: Any) -> torch.futures.Future[Tensor]:
         """The mean of a bucket of gradients over workers: a communication hook of DDP."""
         begun = self._begin()
 
@@ -88,7 +89,9 @@ class Traffic:
             self._end(begun)
             return reduced.value()
 
-        under_way: torch.futures.Future[Tensor] = allreduce_hook(dist.group.WORLD, bucket).then(end)
+        under_way: torch.futures.Future[Tensor] = allreduce_hook(
+            cast(dist.ProcessGroup, dist.group.WORLD), bucket
+        ).then(end)
         return under_way
 
     @contextmanager

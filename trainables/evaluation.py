@@ -173,7 +173,7 @@ def write_final(
     classes = len(data.class_counts)
     chosen = _spread(len(labels), FEATURE_IMAGES)
     features = predict(network, method, data, config, device, chosen).features
-    arrays = {
+    arrays: dict[str, Any] = {
         "labels": data.evaluation.labels.astype(np.int32),
         "class_counts": data.class_counts,
         "feature_index": chosen.numpy(),
@@ -194,7 +194,7 @@ def write_final(
     trained.save(folder / "weights.pt", network, method)
 
 
-def _half(values: Tensor) -> np.ndarray:  # type: ignore[type-arg]
+def _half(values: Tensor) -> np.ndarray:
     return values.clamp(-65504, 65504).to(torch.float16).numpy()
 
 

@@ -96,7 +96,7 @@ class Parallel:
         for rank, size in enumerate(self._sizes(own, dim)):
             shape[dim] = size
             parts.append(own if rank == self.rank else own.new_zeros(shape))
-        gathered: Tensor = _Sum.apply(torch.cat(parts, dim), None)  # type: ignore[no-untyped-call]
+        gathered: Tensor = _Sum.apply(torch.cat(parts, dim), None)
         return gathered
 
 
@@ -121,5 +121,5 @@ class _Sum(torch.autograd.Function):
 
 def sum_over_workers(values: Tensor, during: Callable[[], AbstractContextManager[None]] | None = None) -> Tensor:
     """The sum over workers, with gradients back to each of them; ``during`` is entered while it is under way."""
-    summed: Tensor = _Sum.apply(values, during)  # type: ignore[no-untyped-call]
+    summed: Tensor = _Sum.apply(values, during)
     return summed

@@ -19,6 +19,7 @@ from trainables.methods.base import AnyMethod
 from trainables.methods.options import Requirement
 from trainables.models import network
 from trainables.models.network import Network
+from trainables.precision import dtype_of
 
 
 class BrokenWeights(RuntimeError):
@@ -46,6 +47,7 @@ def assemble(config: TrialConfig, counts: Tensor, start: dict[str, Any] | None =
     """
     made = network.build(config.model, len(counts), config.seed)
     if start is not None:
+        made.to(dtype_of(config))  # or weights would be rounded on their way
         load_state(made, start, "the weights it starts from")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(draws.integer(config.seed, draws.STREAMS["method"]))
@@ -58,10 +60,10 @@ def load(config: TrialConfig, path: Location, device: torch.device, dtype: torch
     """A required trial with its weights; raises ``BrokenWeights`` naming the file."""
     state = read(path)
     made, method = assemble(config, state["class_counts"])
-    load_state(made, state["network"], str(path))
-    load_state(method, state["method"], str(path))
     made.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     method.to(device, dtype)
+    load_state(made, state["network"], str(path))
+    load_state(method, state["method"], str(path))
     return Trained(config, made.eval().requires_grad_(False), method.eval().requires_grad_(False))
 
 

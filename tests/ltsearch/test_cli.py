@@ -49,7 +49,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *words: str) -> 
         ({"base.training.epochs": "x"}, "training.epochs = 'x'"),
         ({"base.method.beta": 1.5}, "method.beta = 1.5"),
         ({"base.augmentation.copies": 0}, "augmentation.copies = 0"),
-        ({"base.method.name": "nclplus"}, "known methods: ce, bsce, ncl_pp"),
+        ({"base.method.name": "nclplus"}, "known methods: ce, focal, class_balanced"),
         (
             {"base.data.name": "imagenet"},
             "known: digits, cifar10, cifar100, imagenet_lt, places_lt, inaturalist2018, parquet, folder",

@@ -136,7 +136,7 @@ def _decode_all(folder: Path, target: Path, paths: list[str], size: int) -> str:
         rows = np.lib.format.open_memmap(part, "w+", np.uint8, (len(paths), 3, size, size))
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # Pillow decodes without holding the interpreter
 
-            def image(path: str) -> np.ndarray:  # type: ignore[type-arg]
+            def image(path: str) -> np.ndarray:
                 try:
                     content = (folder / path).read_bytes()
                 except OSError as error:

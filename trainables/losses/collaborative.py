@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +19,16 @@ from torch import Tensor
 _ABSENT = -1e9
 
 
-class HardSet(NamedTuple):
+@dataclass(frozen=True)
+class HardSet:
     """Ψ of every row: class indices and, where rows hold fewer than ``S``, which entries count."""
 
     index: Tensor  # int64 [..., S]
     valid: Tensor | None  # bool [..., S]; None: all
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> HardSet:
+        """The same change of both."""
+        return HardSet(change(self.index), None if self.valid is None else change(self.valid))
 
 
 def number_of_hard_categories(beta: float, classes: int) -> int:
@@ -83,7 +88,7 @@ def pairwise_kl_own_support(scores: Tensor, psi: HardSet, dim: int, *, detach_te
     # rows i (whose Ψ it is) at `dim`, columns j at `dim + 1`
     shape = [*scores.shape[: dim + 1], n, *scores.shape[dim + 1 :]]
     columns = scores.unsqueeze(dim).expand(shape)
-    support = HardSet(*(None if x is None else x.unsqueeze(dim + 1).expand(*shape[:-1], -1) for x in psi))
+    support = psi.each(lambda x: x.unsqueeze(dim + 1).expand(*shape[:-1], -1))
     log_p = F.log_softmax(gather(columns, support), dim=-1)
     own = torch.diagonal(log_p, dim1=dim, dim2=dim + 1).movedim(-1, dim)  # [..., n, ..., S]
     if detach_teacher:
@@ -135,7 +140,7 @@ def inter_partial(scores: Tensor, psi: HardSet, *, detach_teacher: bool = False)
     """InterCL over hard sets, eq. 11. Ψ ``[K, T, B, S]``: own; ``[1, T, B, S]``: shared by all experts."""
     k = scores.shape[0]
     if psi.index.shape[0] == 1:
-        shared = HardSet(*(None if x is None else x.expand(k, *x.shape[1:]) for x in psi))
+        shared = psi.each(lambda x: x.expand(k, *x.shape[1:]))
         log_p = F.log_softmax(gather(scores, shared), dim=-1)
         return inter(log_p, detach_teacher=detach_teacher)
     return _mean_pairs(k, lambda: pairwise_kl_own_support(scores, psi, 0, detach_teacher=detach_teacher).mean(), scores)
@@ -151,7 +156,7 @@ def intra_partial(scores: Tensor, psi: HardSet, *, detach_teacher: bool = False)
     """IntraCL over hard sets, eq. 13's partial part. Ψ ``[K, T, B, S]``: own; ``[1, 1, B, S]``: one per image."""
     k, t = scores.shape[:2]
     if psi.index.shape[1] == 1:
-        shared = HardSet(*(None if x is None else x.expand(k, t, *x.shape[2:]) for x in psi))
+        shared = psi.each(lambda x: x.expand(k, t, *x.shape[2:]))
         log_p = F.log_softmax(gather(scores, shared), dim=-1)
         return intra(log_p, detach_teacher=detach_teacher)
     return _mean_pairs(

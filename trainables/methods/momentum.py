@@ -35,7 +35,7 @@ class MomentumEncoder(nn.Module):
         super().__init__()
         self.projections = nn.ModuleList(projection(network.features, dimension) for _ in network.experts)
         self.key_network = copy.deepcopy(network).requires_grad_(False)
-        for expert in self.key_network.experts:
+        for expert in self.key_network.branches:
             expert.classifier = nn.Identity()
         self.key_projections = copy.deepcopy(self.projections)
         if not follow_projection:
@@ -63,8 +63,8 @@ class MomentumEncoder(nn.Module):
     @torch.no_grad()
     def update(self, network: Network) -> None:
         """After an optimiser step: follow, and put the new keys in place of the oldest."""
-        pairs = [(self.key_network.trunk, network.trunk)]
-        pairs += [(k.branch, q.branch) for k, q in zip(self.key_network.experts, network.experts, strict=True)]
+        pairs: list[tuple[nn.Module, nn.Module]] = [(self.key_network.trunk, network.trunk)]
+        pairs += [(k.branch, q.branch) for k, q in zip(self.key_network.branches, network.branches, strict=True)]
         if self.follow_projection:
             pairs.append((self.key_projections, self.projections))
         for slow, fast in pairs:

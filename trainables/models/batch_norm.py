@@ -39,7 +39,8 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         """``[T·b, C, H, W]``, copy by copy."""
         if not self.training:
-            return super().forward(x)
+            plain: Tensor = super().forward(x)
+            return plain
         whole = self.groups == 1
         here = 1 if whole else self.groups // self.parallel.workers  # groups of this worker
         # [T, g, b/g, C, H, W]: a group's images with all their copies
@@ -60,7 +61,8 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         self._update((mean + shift).detach(), (variance * n / (n - 1)).detach(), whole)
         scale = torch.rsqrt(variance + self.eps)[None, :, None, :, None, None]
         normal = ((shifted - mean[None, :, None, :, None, None]) * scale).flatten(0, 2)
-        return (normal * self.weight[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        out: Tensor = (normal * self.weight[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        return out
 
     @torch.no_grad()
     def _update(self, mean: Tensor, variance: Tensor, whole: bool) -> None:

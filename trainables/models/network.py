@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,10 @@ class Outputs(NamedTuple):
 class Expert(nn.Module):
     """One branch and its head."""
 
-    def __init__(self, branch: nn.Module, classifier: nn.Module) -> None:
+    branch: nn.Sequential
+    classifier: nn.Module
+
+    def __init__(self, branch: nn.Sequential, classifier: nn.Module) -> None:
         """Put the two together."""
         super().__init__()
         self.branch = branch
@@ -45,10 +48,15 @@ class Network(nn.Module):
         self.experts = nn.ModuleList(experts)
         self.features = features  # D
 
+    @property
+    def branches(self) -> list[Expert]:
+        """The experts, as what they are."""
+        return cast(list[Expert], list(self.experts))
+
     def forward(self, images: Tensor) -> Outputs:
         """Images ``[N, 3, H, W]`` to logits and features of every expert."""
         x = self.trunk(images)
-        both = [expert(x) for expert in self.experts]
+        both = [expert(x) for expert in self.branches]
         return Outputs(torch.stack([logits for logits, _ in both]), torch.stack([features for _, features in both]))
 
     def train(self, mode: bool = True) -> Network:

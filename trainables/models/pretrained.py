@@ -17,7 +17,7 @@ def fetch(name: str) -> dict[str, Any]:
 
     Raises ``DataError`` naming the file, the folder and where it comes from, if neither works.
     """
-    weights = get_model_weights(BACKBONES[name].weights or name).IMAGENET1K_V1  # type: ignore[attr-defined]
+    weights = get_model_weights(BACKBONES[name].weights or name).IMAGENET1K_V1
     file = weights.url.rsplit("/", 1)[-1]
     try:
         state: dict[str, Any] = weights.get_state_dict(progress=False, check_hash=True)

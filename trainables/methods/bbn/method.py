@@ -25,7 +25,7 @@ class BBN(Method[BBNOptions]):
         official = self.options.formulation == "official"
         self.head = nn.Linear(2 * network.features, len(self.class_counts), bias=official)
         self.factor = 2.0 if official else 1.0
-        for expert in network.experts:
+        for expert in network.branches:
             expert.classifier = nn.Identity()
 
     def parameter_groups(self, network: Network) -> list[dict[str, Any]]:
@@ -42,12 +42,13 @@ class BBN(Method[BBNOptions]):
         two = batch.inputs.unflatten(0, (-1, 2, len(batch.labels) // 2))  # [T, 2, b, 3, H, W]
         features = []
         with autocast(self.config, batch.inputs.device):
-            for branch, expert in enumerate(network.experts):
+            for branch, expert in enumerate(network.branches):
                 images = two[:, branch].flatten(0, 1).contiguous(memory_format=torch.channels_last)
                 features.append(expert(network.trunk(images))[1])
         both = [f.to(batch.inputs.dtype).unflatten(0, (len(two), -1)) for f in features]  # [T, b, D] of each
         logits = self.mixed(both[0], both[1], self.alpha(batch.epoch))
-        return self.both_losses(logits, *batch.labels.chunk(2), batch.epoch)
+        conventional, rebalancing = batch.labels.chunk(2)
+        return self.both_losses(logits, conventional, rebalancing, batch.epoch)
 
     def mixed(self, conventional: Tensor, rebalancing: Tensor, alpha: float) -> Tensor:
         """Logits ``[..., C]`` of the branches' features ``[..., D]``."""

@@ -32,9 +32,9 @@ class BCL(Method[BCLOptions]):
         z = outputs.logits[:, :b]
         supervised = single.cross_entropy(z + self.log_n, batch.labels).mean(1).sum()
         term = z.new_zeros(())
-        for k, expert in enumerate(network.experts):
+        for k, expert in enumerate(network.branches):
             two = F.normalize(self.projections[k](outputs.features[k, b:]), dim=-1).unflatten(0, (2, b))
-            centres = F.normalize(self.prototypes[k](expert.classifier.weight.to(two.dtype)), dim=-1)
+            centres = F.normalize(self.prototypes[k](expert.classifier.get_parameter("weight").to(two.dtype)), dim=-1)
             term = term + self.contrast(two, batch.labels, centres)
         loss = supervised + self.options.contrastive_weight * term
         return {

@@ -49,9 +49,9 @@ class CAMSampling(SingleLoss[CAMSamplingOptions]):
 
 def activation_map(network: Network, images: Images) -> Tensor:
     """``Σ_d w_{y,d} F_d`` (Zhou et al., CVPR 2016, eq. 2) of the true class, resized to the images: ``[N, H, W]``."""
-    expert = network.experts[0]
+    expert = network.branches[0]
     last = expert.branch[:-1](network.trunk(images.inputs))  # [N, D, h, w], before pooling
-    weight = expert.classifier.weight[images.labels].to(last.dtype)
+    weight = expert.classifier.get_parameter("weight")[images.labels].to(last.dtype)
     maps = torch.einsum("nd,ndhw->nhw", weight, last)
     size = images.inputs.shape[-2:]
     return F.interpolate(maps[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]

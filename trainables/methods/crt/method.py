@@ -19,7 +19,7 @@ class CRT(SingleLoss[CRTOptions]):
         """Freeze all, and put a new head on every expert."""
         freeze(network, statistics=self.options.frozen_statistics)
         model = self.config.model
-        for expert in network.experts:
+        for expert in network.branches:
             expert.classifier = heads.make(
                 model.classifier, network.features, len(self.class_counts), model.cosine_scale
             )

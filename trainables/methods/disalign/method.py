@@ -27,7 +27,8 @@ class CalibratedClassifier(nn.Module):
         """Logits ``[N, C]`` of features ``[N, D]``."""
         z = self.classifier(features)
         sigma = torch.sigmoid(self.confidence(features))
-        return sigma * (self.alpha * z + self.beta) + (1 - sigma) * z
+        calibrated: Tensor = sigma * (self.alpha * z + self.beta) + (1 - sigma) * z
+        return calibrated
 
 
 class DisAlign(SingleLoss[DisAlignOptions]):
@@ -36,7 +37,7 @@ class DisAlign(SingleLoss[DisAlignOptions]):
     def prepare(self, network: Network) -> None:
         """Freeze all, and put a calibration on every expert's head."""
         freeze(network, statistics=self.options.frozen_statistics)
-        for expert in network.experts:
+        for expert in network.branches:
             expert.classifier = CalibratedClassifier(expert.classifier, network.features, len(self.class_counts))
 
     def class_weights(self, n: Tensor) -> Tensor:

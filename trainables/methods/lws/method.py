@@ -18,7 +18,7 @@ class LWS(SingleLoss[LWSOptions]):
     def prepare(self, network: Network) -> None:
         """Freeze all, and put a scale on every expert's head."""
         freeze(network, statistics=self.options.frozen_statistics)
-        for expert in network.experts:
+        for expert in network.branches:
             expert.classifier = ScaledClassifier(expert.classifier, len(self.class_counts))
 
     def sample_losses(self, z: Tensor, labels: Tensor, batch: Batch) -> Tensor:

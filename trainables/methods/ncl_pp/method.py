@@ -81,8 +81,8 @@ class NCLpp(Method[NCLppOptions]):
             return own, own, own
         first = collaborative.hard_set(ranking[:1], targets[:1], self.hard)  # [1, T, B, S]
         experts = batch.logits.shape[0]
-        for_bil = HardSet(*(None if x is None else x.expand(experts, *x.shape[1:]) for x in first))
-        copy0 = HardSet(*(None if x is None else x[:, :1] for x in first))
+        for_bil = first.each(lambda x: x.expand(experts, *x.shape[1:]))
+        copy0 = first.each(lambda x: x[:, :1])
         return for_bil, first, copy0
 
     def _random_ranking(self, batch: Batch) -> Tensor:

@@ -22,7 +22,7 @@ class RIDEDistillationOptions(RIDEOptions):
         "model.classifier": "cosine",
         "model.cosine_scale": 30.0,
     }
-    name: Literal["ride_distillation"] = "ride_distillation"
+    name: Literal["ride_distillation"] = "ride_distillation"  # type: ignore[assignment]
     teacher_experts: int = Field(6, ge=2, le=64, description="experts of the teacher")
     teacher: dict[str, Any] = Field({}, description="overrides of the teacher's trial, dotted or nested")
     weight: float = Field(1.0, ge=0, description="of the distillation term")

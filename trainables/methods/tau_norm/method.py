@@ -31,7 +31,7 @@ class TauNorm(Method[TauNormOptions]):
 
     def prepare(self, network: Network) -> None:
         """Remember the heads."""
-        self.linear = [expert.classifier for expert in network.experts if isinstance(expert.classifier, nn.Linear)]
+        self.linear = [expert.classifier for expert in network.branches if isinstance(expert.classifier, nn.Linear)]
 
     def adopt(self, selection: Trained) -> None:
         """Take over the τ that another trial has chosen."""

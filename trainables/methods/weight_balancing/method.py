@@ -18,7 +18,7 @@ class WeightBalancing(SingleLoss[WeightBalancingOptions]):
     def prepare(self, network: Network) -> None:
         """Freeze all but the heads."""
         freeze(network, statistics=self.options.frozen_statistics)
-        for expert in network.experts:
+        for expert in network.branches:
             expert.classifier.requires_grad_(True)
 
     def class_weights(self, n: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ class WeightBalancing(SingleLoss[WeightBalancingOptions]):
     @torch.no_grad()
     def after_step(self, network: Network) -> None:
         """``w_j ← w_j · min(1, δ/‖w_j‖)``."""
-        for expert in network.experts:
-            weight = expert.classifier.weight
+        for expert in network.branches:
+            weight = expert.classifier.get_parameter("weight")
             norm = weight.norm(dim=1, keepdim=True).clamp_min(1e-12)
             weight.mul_((self.options.max_norm / norm).clamp_max(1.0))
