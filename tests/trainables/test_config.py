@@ -18,7 +18,7 @@ from trainables.config import TrialConfig
         ({"method": {"name": "ncl_pp", "beta": 1.5}}, "less than or equal to 1"),
         ({"augmentation": {"copies": 0}}, "greater than or equal to 1"),
         ({"model": {"experts": 0}}, "greater than or equal to 1"),
-        ({"method": {"name": "nclpp"}}, "unknown method 'nclpp'; known methods: ce, bsce, ncl_pp"),
+        ({"method": {"name": "nclpp"}}, "unknown method 'nclpp'; known methods: ce, focal, class_balanced"),
         ({"method": "ncl_pp"}, "must be a mapping with a `name`"),
         ({"training": {"epochs": 10}, "schedule": {"milestones": [5, 10]}}, r"\[10\] do not lie inside the 10 epochs"),
         ({"schedule": {"milestones": [9, 5]}}, "must rise"),
