@@ -13,16 +13,16 @@ from typing import Any
 
 from analysis import published_numbers
 from analysis.published_numbers import Number
-from analysis.selection import Absent, Run, Selection, headline, select, value
+from analysis.selection import Absent, Run, Selection, select, value
 from analysis.statistics import Difference, Summary, holm, paired, summarize
-from ltsearch.records import BEST_ON_TEST, ENSEMBLE_TOP1, GROUPS, SINGLE_TOP1, TEST, PlannedRow, PlanRecord
+from ltsearch.records import BEST_ON_TEST, GROUPS, TEST, PlannedRow, PlanRecord, headline
 
 BEST_EPOCH = "best epoch on test"  # a column's heading
 HOW_TO_READ = (
-    "Top-1 accuracy in percent, mean ± sample standard deviation over seeds. Acc. is what a row predicts with: one "
-    "expert (the mean over experts) or, in rows named so, their ensemble; many, medium and few belong to Acc. "
-    "Differences are percentage points to the reference row, paired by seed, with a 95 % t-interval; p: of a paired "
-    "t-test, after Holm's correction over the table; `*`: p < 0.05; `n.s.`: not significant; `not tested`: fewer than 3 "
+    "Top-1 accuracy in percent, every class counted alike, mean ± sample standard deviation over seeds. Acc. is what a "
+    "row predicts with: one expert (the mean over experts) or, in rows named so, their ensemble; many, medium and few "
+    "belong to Acc. Differences are percentage points to the reference row, paired by seed, with a 95 % t-interval; p: of a "
+    "paired t-test, after Holm's correction over the table; `*`: p < 0.05; `n.s.`: not significant; `not tested`: fewer than 3 "
     "common seeds, or all of them differ by the same amount."
 )
 SEVERAL_TABLES = (
@@ -34,7 +34,8 @@ SEVERAL_TABLES = (
 class AblationRow:
     """One row; ``published`` only where the comparison is fair. ``scores``: single, ensemble and the shot groups.
 
-    ``best_epoch``: accuracy in the best evaluated epoch on the test set, where several were evaluated.
+    ``best_epoch``: accuracy in the best evaluated epoch on the test set, where several were evaluated. ``over_images``: the
+    mean over images instead of classes, where the test set is unbalanced, so that they are not the same.
     """
 
     name: str
@@ -47,6 +48,7 @@ class AblationRow:
     published: Number | None = None
     published_difference: float | None = None
     best_epoch: Summary | None = None
+    over_images: Summary | None = None
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def _deviations(
 
 def _row(row: PlannedRow, runs: Mapping[int, Run], reference: Mapping[int, float] | None) -> AblationRow:
     values = percent(runs, headline(row.predict))
-    metrics = {"single": TEST + SINGLE_TOP1, "ensemble": TEST + ENSEMBLE_TOP1}
+    metrics = {predict: headline(predict) for predict in ("single", "ensemble")}
     metrics |= {group: f"{TEST}{row.predict}_{group}" for group in GROUPS}
     return AblationRow(
         name=row.name,
@@ -199,8 +201,15 @@ def _row(row: PlannedRow, runs: Mapping[int, Run], reference: Mapping[int, float
         accuracy=summarize(list(values.values())),
         difference=paired(values, reference) if reference is not None else None,
         scores={name: summarize(list(percent(runs, metric).values())) for name, metric in metrics.items()},
+        over_images=_over_images(row, runs),
         best_epoch=summarize(list(percent(runs, BEST_ON_TEST + headline(row.predict).removeprefix(TEST)).values())),
     )
+
+
+def _over_images(row: PlannedRow, runs: Mapping[int, Run]) -> Summary | None:
+    images, classes = percent(runs, f"{TEST}{row.predict}_top1"), percent(runs, headline(row.predict))
+    same = all(abs(images[seed] - classes[seed]) < 1e-6 for seed in images.keys() & classes.keys())
+    return None if same else summarize(list(images.values()))
 
 
 def percent(runs: Mapping[int, Run], metric: str) -> dict[int, float]:

@@ -7,16 +7,17 @@ from dataclasses import replace
 
 from analysis import markdown
 from analysis.ablation import BEST_EPOCH, AblationRow, AblationTable
-from analysis.selection import headline, value
+from analysis.selection import value
 from analysis.statistics import Summary
 from analysis.table import Column, Content, Table
-from ltsearch.records import ENSEMBLE_TOP1, GROUPS, SINGLE_TOP1, TEST
+from ltsearch.records import CLASS_SUMMARIES, ENSEMBLE_TOP1, GROUPS, SINGLE_TOP1, TEST, headline
 
 
 def build(table: AblationTable, name: str, caption: str) -> Table:
     """One setting: accuracy, difference to the reference, single and ensemble, shot groups, the published number."""
     published = any(row.published is not None for row in table.rows)
     best_epoch = any(row.best_epoch is not None for row in table.rows)
+    over_images = any(row.over_images is not None for row in table.rows)
     columns = [
         Column("row", ""),
         Column("predict", "prediction", shown=False),
@@ -25,6 +26,7 @@ def build(table: AblationTable, name: str, caption: str) -> Table:
         Column("planned", "planned", shown=False),
         Column("difference", f"difference to {table.reference}"),
         *(Column(score, score, best="max") for score in ("single", "ensemble", *GROUPS)),
+        Column("over_images", "over images", best="max", shown=over_images),
         Column("best_epoch_on_test", BEST_EPOCH, shown=best_epoch),
         Column("published", "published", shown=published),
         Column("to_published", "to published", shown=published),
@@ -46,6 +48,7 @@ def _cells(row: AblationRow, reference: str) -> tuple[Content, ...]:
         row.planned,
         "reference" if row.name == reference else row.difference,
         *row.scores.values(),
+        row.over_images,
         row.best_epoch,
         number.value if number is not None else None,
         markdown.signed(gap) if gap is not None else None,
@@ -82,7 +85,11 @@ def _seen(row: AblationRow) -> Summary | None:
 def render_seeds_csv(tables: Sequence[AblationTable]) -> str:
     """``ablation_seeds.csv``: one line for every row and seed in the tables. Accuracies in percent."""
     settings = ("single", "ensemble")
-    metrics = [SINGLE_TOP1, ENSEMBLE_TOP1, *(f"{setting}_{group}" for setting in settings for group in GROUPS)]
+    metrics = [
+        SINGLE_TOP1,
+        ENSEMBLE_TOP1,
+        *(f"{setting}_{end}" for setting in settings for end in (*CLASS_SUMMARIES, *GROUPS)),
+    ]
     header = ["subset", "row", "seed", "cell", "run_id", "accuracy", *metrics, "seconds"]
     rows: list[list[object]] = []
     for table in tables:

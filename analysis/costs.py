@@ -9,7 +9,9 @@ from analysis.ablation import AblationTable
 from analysis.selection import Run, value
 from analysis.table import Column, Table
 from ltsearch.records import (
+    AVERAGE_RIGHT,
     ENSEMBLE_ECE,
+    EXPERT_RIGHT,
     KL_COPIES,
     KL_EXPERTS,
     PARAMETERS,
@@ -20,9 +22,18 @@ from ltsearch.records import (
     TEST_GMACS,
     TRAIN,
     TRAIN_GMACS,
+    WORST_CLASS,
 )
 
+_SUMMARIES = {
+    "class_harmonic_mean": "harmonic mean",
+    "class_geometric_mean": "geometric mean",
+    WORST_CLASS: "worst class",
+}
 COLUMNS: dict[str, tuple[str, str, str]] = {  # CSV name: metric, heading, format
+    **{f"single_{name}": (f"{TEST}single_{name}", heading, ".2f") for name, heading in _SUMMARIES.items()},
+    "expert_right": (TEST + EXPERT_RIGHT, "expert right, average wrong", ".0f"),
+    "average_right": (TEST + AVERAGE_RIGHT, "average right, expert wrong", ".0f"),
     "train_top1": (f"{TRAIN}top1", "train acc.", ".2f"),
     "single_ece": (TEST + SINGLE_ECE, "ECE single", ".4f"),
     "ensemble_ece": (TEST + ENSEMBLE_ECE, "ECE ensemble", ".4f"),
@@ -38,7 +49,9 @@ COLUMNS: dict[str, tuple[str, str, str]] = {  # CSV name: metric, heading, forma
     "peak_memory_mib": (PEAK_MEMORY, "peak memory (MiB)", ".0f"),
 }
 HOW_TO_READ = (
-    "Means over the seeds of the table above. Train acc.: accuracy on augmented training images in the last epoch, in "
+    "Means over the seeds of the table above. Harmonic and geometric mean, worst class: of the class accuracies of one expert, "
+    "in percent. Expert right, average wrong (and the other way round): test images on which one expert and the average of all "
+    "disagree, mean over experts. Train acc.: accuracy on augmented training images in the last epoch, in "
     "percent. ECE: expected calibration error, 15 bins, as a fraction. KL: mean pairwise distance on test images, in "
     "nats, between experts and between two augmented copies. Parameters: of one expert, in millions. Test: 10⁹ "
     "multiply-adds of one expert on one image; test, ensemble: of all K experts; train: K times one expert's too, as papers "
@@ -46,6 +59,7 @@ HOW_TO_READ = (
     "really takes per image, forward and backward, K experts and T copies. Times belong to the hardware named below."
 )
 _UNITS = {PEAK_MEMORY: 1 / 2**20, PARAMETERS: 1e-6, f"{TRAIN}top1": 100.0}
+_UNITS |= {f"{TEST}single_{name}": 100.0 for name in _SUMMARIES}
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,9 @@ from itertools import combinations
 from math import factorial
 
 from analysis.ablation import AblationTable, percent
-from analysis.selection import headline
 from analysis.statistics import Difference, holm, paired
 from analysis.table import Column, Table
-from ltsearch.records import PlanRecord
+from ltsearch.records import PlanRecord, headline
 
 HOW_TO_READ = (
     "Percentage points, means over the seeds that every combination has, with 95 % t-intervals; p: after Holm's correction "

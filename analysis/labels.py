@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ltsearch.records import GROUPS, STEP_GMACS, TEST, TRAIN, VAL
+from ltsearch.records import CLASS_SUMMARIES, GROUPS, STEP_GMACS, TEST, TRAIN, VAL
 
 _SPLITS = {VAL: "validation", TEST: "test", TRAIN: "training"}
 _COSTS = {STEP_GMACS: "training step (10⁹ multiply-adds per image)", "seconds": "seconds an epoch"}
-_FRACTIONS = ("top1", "top1_max", "top5", "top5_max", *GROUPS)  # ends of names that are accuracies
+_FRACTIONS = ("top1", "top1_max", "top5", "top5_max", *CLASS_SUMMARIES, *GROUPS)  # ends of names that are accuracies
 
 
 def scale(metric: str) -> float:

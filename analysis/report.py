@@ -147,8 +147,8 @@ def _ablation(document: _Document, context: Context) -> None:
     for found in factorial.build(context.plan, tables):
         document.say(f"### Effects{f', {found.setting}' if found.setting else ''}", factorial.HOW_TO_READ)
         document.table(factorial.to_table(found, f"effects_{slug(found.setting)}" if found.setting else "effects"))
-    document.say("## Calibration and cost", costs.HOW_TO_READ)
-    document.table(costs.to_table(costs.build(tables), "costs", "Calibration and cost"))
+    document.say("## Classes, calibration and cost", costs.HOW_TO_READ)
+    document.table(costs.to_table(costs.build(tables), "costs", "Classes, calibration and cost"))
 
 
 def _figures(document: _Document, context: Context) -> None:

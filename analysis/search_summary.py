@@ -13,7 +13,7 @@ from analysis import labels, markdown
 from analysis.selection import Absent, Run, select, value
 from analysis.statistics import Summary, summarize
 from analysis.table import Column, Table, to_latex, to_markdown
-from ltsearch.records import ENSEMBLE_TOP1, SINGLE_TOP1, TEST, PlannedRow, SearchRecord, SearchTrial
+from ltsearch.records import PlannedRow, SearchRecord, SearchTrial, headline
 
 SHOWN = 10  # trials in the table; the CSV has all
 
@@ -69,7 +69,7 @@ def build(record: SearchRecord, cells: Mapping[str, Run]) -> SearchSummary:
     for row, winner in zip(rows, record.confirmed, strict=True):
         runs = selection.runs[row.name]
         values = tuple(s * v for s, v in zip(scales, winner.values, strict=True))
-        single, ensemble = (_summary(runs, TEST + metric) for metric in (SINGLE_TOP1, ENSEMBLE_TOP1))
+        single, ensemble = (_summary(runs, headline(predict)) for predict in ("single", "ensemble"))
         confirmed.append(
             Confirmed(winner.number, winner.params, values, single, ensemble, len(runs), len(winner.cells))
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from ltsearch.records import ENSEMBLE_TOP1, SINGLE_TOP1, TEST, PlannedRow, Status
+from ltsearch.records import PlannedRow, Status, headline
 
 Run = Mapping[str, Any]  # a row of the frame
 
@@ -58,11 +58,6 @@ def value(run: Run, metric: str) -> float | None:
     """Return a metric's last value; None if it was not logged or is not a number."""
     found = run.get(metric)
     return float(found) if found is not None and not math.isnan(found) else None
-
-
-def headline(predict: str) -> str:
-    """Return the metric that a row of this kind is about: the mean over experts, or their ensemble."""
-    return TEST + (ENSEMBLE_TOP1 if predict == "ensemble" else SINGLE_TOP1)
 
 
 def why_missing(run: Run | None, metric: str) -> str | None:

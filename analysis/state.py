@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from analysis import markdown
-from analysis.selection import Run, headline, value, why_missing
-from ltsearch.records import PlanRecord, SearchRecord, Status
+from analysis.selection import Run, value, why_missing
+from ltsearch.records import PlanRecord, SearchRecord, Status, headline
 
 
 @dataclass(frozen=True)

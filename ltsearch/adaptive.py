@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from statistics import stdev
 
 from ltsearch.plan import Plan, PlanRow
-from ltsearch.records import ENSEMBLE_TOP1, SETTLED, SINGLE_TOP1, TEST, CellRecord, Status
+from ltsearch.records import SETTLED, CellRecord, Status, headline
 from ltsearch.spec import AdaptiveSeeds
 
 Read = Callable[[str], CellRecord | None]
@@ -65,7 +65,7 @@ def half_width(row: PlanRow, base: PlanRow, seeds: int, read: Read) -> float:
 
 
 def _accuracies(row: PlanRow, seeds: int, read: Read) -> dict[int, float]:
-    metric = TEST + (ENSEMBLE_TOP1 if row.predict == "ensemble" else SINGLE_TOP1)
+    metric = headline(row.predict)
     found = {}
     for cell in row.cells[:seeds]:
         record = read(cell.id)

@@ -12,7 +12,7 @@ from ltsearch import space as spaces
 from ltsearch.cells import cell_id
 from ltsearch.messages import suggest
 from ltsearch.overrides import flatten, merge, nest
-from ltsearch.plan_checks import check_figures, check_patterns, check_together
+from ltsearch.plan_checks import check_figures, check_patterns, check_starts, check_together
 from ltsearch.records import PlannedCell, PlannedRow, Published
 from ltsearch.spec import Loaded, Overrides, Row, Search, seed_list, trial_config
 from trainables.config import TrialConfig
@@ -152,6 +152,7 @@ def _plan_row(loaded: Loaded, row: Row, setting: str, base: Overrides) -> PlanRo
             tree = merge(tree, nest(over))
     where = f"{loaded.file}: ablation row {row.name!r}" + (f" in {setting!r}" if setting else "")
     cells = tuple(make_cell(tree, seed, where) for seed in loaded.spec.seed_numbers())
+    check_starts(cells[0].config, where)
     changes = _changes(base, tree)
     return PlanRow(
         row.name, row.predict, changes, cells, row.published, setting, tuple(row.with_), not row.set and not row.set_in

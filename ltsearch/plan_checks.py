@@ -15,6 +15,7 @@ from trainables.errors import UserError
 
 if TYPE_CHECKING:
     from ltsearch.plan import PlanRow
+    from trainables.config import TrialConfig
 
 _EXAMPLES = 300  # choices of parameters, until a space is said to have no valid one
 
@@ -42,6 +43,15 @@ def check_figures(loaded: Loaded, rows: Sequence[PlanRow]) -> None:
                 f"{loaded.file}: report.figures[{i}].x = {figure.x!r}: no row has a number under this key; "
                 f"{suggest(figure.x, list(keys))}"
             )
+
+
+def check_starts(config: TrialConfig, where: str) -> None:
+    """Weights that a trial starts from must fit its network; raises ``UserError`` naming the tensors."""
+    starts = [first for role, first in config.method.requires(config) if role == "start"]
+    if any(first.model != config.model for first in starts):
+        from trainables.trained import check_fit
+
+        check_fit(config, where)
 
 
 def _number(value: Any) -> bool:

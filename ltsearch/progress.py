@@ -7,10 +7,10 @@ import time
 from typing import Any, Self
 
 from ltsearch.jobs import Job, Outcome
-from ltsearch.records import Epoch, Status
+from ltsearch.records import CLASS_MEAN, Epoch, Status, headline
 
 REFRESH_SECONDS = 0.5
-_METRICS = ("test/ensemble_top1", "val/ensemble_top1", "val/single_top1", "train/top1", "train/loss")
+_METRICS = (headline("ensemble"), "val/ensemble_class_mean", "val/single_class_mean", "train/top1", "train/loss")
 
 
 class Progress:
@@ -77,7 +77,7 @@ class Progress:
         self.done += 1
         self.finished_here += 1
         value = _value(epoch)
-        if value is not None and outcome.status is Status.FINISHED and value[0].endswith("top1"):
+        if value is not None and outcome.status is Status.FINISHED and value[0].endswith(("top1", CLASS_MEAN)):
             self.best[value[0]] = max(self.best.get(value[0], (value[1], job.label)), (value[1], job.label))
         shown = f"{value[0]} {value[1]:.4f}" if value else ""
         why = f"  {outcome.error}" if outcome.error else ""

@@ -17,6 +17,7 @@ from ltsearch.records import (
     CellRecord,
     Epoch,
     Status,
+    headline,
 )
 from ltsearch.store import CellStore
 from trainables.config import TrialConfig
@@ -88,6 +89,9 @@ class Recorder:
             self.record = self.record.model_copy(update={"status": status, "error": error})
 
 
+HEADLINES = tuple(headline(predict).removeprefix(TEST) for predict in ("single", "ensemble"))
+
+
 def best_epoch_on_test(history: Iterable[Epoch], last: Mapping[str, float]) -> dict[str, float]:
     """The best accuracies over the epochs that were evaluated on the test set; empty if only the last one was.
 
@@ -95,7 +99,7 @@ def best_epoch_on_test(history: Iterable[Epoch], last: Mapping[str, float]) -> d
     """
     epochs = [*(epoch.metrics for epoch in history), last]
     best = {}
-    for name in (SINGLE_TOP1, SINGLE_TOP1_MAX, ENSEMBLE_TOP1):
+    for name in (SINGLE_TOP1, SINGLE_TOP1_MAX, ENSEMBLE_TOP1, *HEADLINES):
         values = [metrics[TEST + name] for metrics in epochs if TEST + name in metrics]
         if len(values) > 1:
             best[BEST_ON_TEST + name] = max(values)

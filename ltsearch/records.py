@@ -55,6 +55,9 @@ VAL, TEST, TRAIN = "val/", "test/", "train/"
 SINGLE_TOP1, SINGLE_TOP1_MAX = "single_top1", "single_top1_max"
 SINGLE_TOP5, SINGLE_TOP5_MAX = "single_top5", "single_top5_max"
 ENSEMBLE_TOP1, ENSEMBLE_TOP5 = "ensemble_top1", "ensemble_top5"
+CLASS_MEAN, WORST_CLASS = "class_mean", "worst_class"  # ends of names, after single_ or ensemble_
+CLASS_SUMMARIES = (CLASS_MEAN, "class_harmonic_mean", "class_geometric_mean", WORST_CLASS)
+EXPERT_RIGHT, AVERAGE_RIGHT = "expert_right_average_wrong", "average_right_expert_wrong"  # images
 SINGLE_ECE, ENSEMBLE_ECE = "single_ece", "ensemble_ece"
 KL_EXPERTS, KL_COPIES = "kl_experts", "kl_copies"
 GROUPS = ("many", "medium", "few")
@@ -74,8 +77,16 @@ SCORES = (
     ENSEMBLE_ECE,
     KL_EXPERTS,
     KL_COPIES,
-    *(f"{setting}_{group}" for setting in ("single", "ensemble") for group in GROUPS),
+    *(f"{setting}_{end}" for setting in ("single", "ensemble") for end in (*CLASS_SUMMARIES, *GROUPS)),
 )
+
+
+def headline(predict: str) -> str:
+    """The metric that a row is about: the mean over classes, of one expert (mean over experts) or of their ensemble.
+
+    On a balanced test set it is top-1 accuracy; on an unbalanced one, head classes do not decide it.
+    """
+    return f"{TEST}{predict}_{CLASS_MEAN}"
 
 
 class Status(StrEnum):

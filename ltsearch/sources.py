@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 from ltsearch.records import CellRecord
 from ltsearch.store import CellStore
 from trainables.config import DataConfig, TrialConfig
+from trainables.errors import DataError
 
 if TYPE_CHECKING:
+    from trainables.data.longtail import TrialData
     from trainables.data.source import Source
 
 SourceKey = tuple[str, str | None, int | None]
@@ -126,16 +128,35 @@ def read(
         pretrained.fetch(backbone)  # here, once, and not in the first trial
 
     sources: dict[SourceKey, Source] = dict(known or {})
+
+    def images(config: DataConfig) -> TrialData:
+        if key(config) not in sources:
+            say(f"reading {config.path or config.name} …")
+            sources[key(config)] = read_source(config, root)
+        return split(config, sources[key(config)])
+
     checked: set[str] = set()
     for config in configs:
-        if key(config.data) not in sources:
-            say(f"reading {config.data.path or config.data.name} …")
-            sources[key(config.data)] = read_source(config.data, root)
         text = config.model_dump_json(include={"data", "training", "sampling", "method"})
         if text not in checked:
             checked.add(text)
-            check_batches(config, split(config.data, sources[key(config.data)]))
+            data = images(config.data)
+            check_batches(config, data)
+            for role, first in config.method.requires(config):
+                if first.data != config.data and first.data.shot_group is None:
+                    _check_classes(config, data, role, images(first.data))
     return sources
+
+
+def _check_classes(config: TrialConfig, mine: TrialData, role: str, theirs: TrialData) -> None:
+    """What a trial requires must know the same classes in the same order; raises ``DataError``."""
+    if mine.class_names != theirs.class_names:
+        here, there = (f"{data.name} ({', '.join(data.class_names[:4])}, …)" for data in (mine, theirs))
+        raise DataError(
+            f"{config.method.name} on the {len(mine.class_names)} classes of {here} requires a {role} on the "
+            f"{len(theirs.class_names)} of {there}: they must be the same; leave `data.name` and `data.classes` out of "
+            "what overrides it"
+        )
 
 
 def remember(store: CellStore, data: Mapping[SourceKey, Source], root: Path) -> None:

@@ -127,7 +127,7 @@ class Ablation(Checked):
 class Metric(Checked):
     """An objective of the search."""
 
-    name: str = f"{VAL}ensemble_top1"
+    name: str = f"{VAL}ensemble_class_mean"
     mode: Literal["max", "min"] = "max"
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from ltsearch.jobs import Job, Outcome
 from ltsearch.progress import clock
-from ltsearch.records import Epoch, Status
+from ltsearch.records import CLASS_MEAN, Epoch, Status
 from ltsearch.spec import load
 from ltsearch.store import STORAGE_VARIABLE, CellStore, storage_root
 from trainables.errors import UserError
@@ -114,7 +114,7 @@ class StatusFile:
         if trial is not None:
             trial.epoch = epoch.epoch
             trial.metrics = {
-                k: v for k, v in epoch.metrics.items() if k.endswith(("top1", "images_per_second", "loss"))
+                k: v for k, v in epoch.metrics.items() if k.endswith(("top1", CLASS_MEAN, "images_per_second", "loss"))
             }
         self._write()
 

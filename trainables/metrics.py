@@ -2,7 +2,8 @@
 
 Legend: ``K`` experts, ``N`` images, ``C`` classes. Logits are raw ``[K, N, C]``; accuracies and errors are fractions in
 [0, 1]. "single" is one expert: the mean over experts unless a name says max (NCL++, Fig. 7); "ensemble" is the argmax of
-the mean of the experts' raw logits. KL distances are between plain softmax outputs, in nats.
+the mean of the experts' raw logits. A mean over classes counts every class alike, also where they have different numbers of
+evaluated images (balanced accuracy); classes without any are left out. KL distances are between plain softmax outputs, in nats.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def evaluation_metrics(
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """All metrics of ``[K, N, C]`` logits: scalars by name, and per-class arrays ``[C]`` by name.
 
-    Groups are averaged over images. A shot group without classes, and one without evaluated images, is absent.
+    ``…_top1`` is a mean over images; ``…_class_mean``, the shot groups and the other summaries of class accuracies are over
+    classes. A shot group without classes, and one without evaluated images, is absent.
     """
     experts, _, classes = logits.shape
     labels = labels.to(logits.device)
@@ -81,13 +83,30 @@ def evaluation_metrics(
     if experts > 1:
         scalars |= {f"expert{k}_top1": float(single[k]) for k in range(experts)}
         scalars["kl_experts"] = float(mean_pairwise_kl(logits).mean())
-    for group, mask in shot_groups(class_counts.to(logits.device)).items():
-        chosen = mask[labels]
-        if bool(chosen.any()):
-            scalars[f"single_{group}"] = float(top1[:, chosen].double().mean())
-            scalars[f"ensemble_{group}"] = float(ensemble_top1[chosen].double().mean())
-    per_class = {
-        "single": per_class_mean(top1.double().mean(0), labels, classes),
-        "ensemble": per_class_mean(ensemble_top1, labels, classes),
+        scalars["expert_right_average_wrong"] = float((top1 & ~ensemble_top1).sum()) / experts
+        scalars["average_right_expert_wrong"] = float((~top1 & ensemble_top1).sum()) / experts
+    by_class = {  # [K or 1, C]
+        "single": per_class_mean(top1, labels, classes),
+        "ensemble": per_class_mean(ensemble_top1[None], labels, classes),
     }
-    return scalars, per_class
+    seen = torch.bincount(labels, minlength=classes) > 0
+    masks = shot_groups(class_counts.to(logits.device))
+    for setting, accuracies in by_class.items():
+        scalars |= {f"{setting}_{name}": found for name, found in class_summaries(accuracies[:, seen]).items()}
+        for group, mask in masks.items():
+            if bool((mask & seen).any()):
+                scalars[f"{setting}_{group}"] = float(accuracies[:, mask & seen].mean())
+    return scalars, {setting: accuracies.mean(0) for setting, accuracies in by_class.items()}
+
+
+def class_summaries(accuracies: Tensor) -> dict[str, float]:
+    """Of class accuracies ``[K, C]``: mean, harmonic and geometric mean, and the worst class, each the mean over K.
+
+    Both of the latter means are 0 as soon as one class is never recognised.
+    """
+    return {
+        "class_mean": float(accuracies.mean()),
+        "class_harmonic_mean": float((1 / (1 / accuracies).mean(-1)).mean()),
+        "class_geometric_mean": float(accuracies.log().mean(-1).exp().mean()),
+        "worst_class": float(accuracies.amin(-1).mean()),
+    }

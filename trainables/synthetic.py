@@ -20,6 +20,8 @@ from trainables.files import write_text
 from trainables.methods.ncl_pp.options import NCLppOptions
 from trainables.training import Report, RunOptions
 
+_SCORES = ("single_class_mean", "ensemble_class_mean", "single_top1", "single_top1_max", "ensemble_top1")
+
 
 def accuracy(config: TrialConfig, epoch: int) -> float:
     """``(0.9 - (β - 0.3)² - (λ2 - 0.6)²/2 + noise) · (1 - e^{-3·epoch/epochs})``, noise ~ U(-0.01, 0.01) by seed."""
@@ -49,7 +51,7 @@ def train(config: TrialConfig, data: TrialData, run: RunOptions) -> Generator[Re
                 raise RuntimeError(f"synthetic fault in epoch {epoch}")
         value = accuracy(config, epoch)
         split = data.split
-        metrics = {f"{split}/{name}": value for name in ("single_top1", "single_top1_max", "ensemble_top1")}
+        metrics = {f"{split}/{name}": value for name in _SCORES}
         metrics |= {"train/loss": 1 - value, "train/top1": value, "seconds": options.epoch_seconds}
         done = epoch == config.loop.epochs
         yield Report(epoch, metrics, {f"{split}/ensemble": [value] * len(data.class_counts)}, done, notice=notice)

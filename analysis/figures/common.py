@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from analysis import style
 from analysis.context import Context
 from analysis.selection import value
-from ltsearch.records import ENSEMBLE_TOP1, SINGLE_TOP1, TEST, FigureRequest, PlannedRow
+from ltsearch.records import TEST, FigureRequest, PlannedRow, headline
 
 Data = TypeVar("Data")
 Csv = tuple[list[str], list[list[object]]]  # header, rows
@@ -41,7 +41,7 @@ class Kind(Generic[Data]):
 def metric(predict: str, split: str) -> str:
     """Name of a test accuracy."""
     if split == "all":
-        return TEST + (ENSEMBLE_TOP1 if predict == "ensemble" else SINGLE_TOP1)
+        return headline(predict)
     return f"{TEST}{predict}_{split}"
 
 

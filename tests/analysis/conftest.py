@@ -252,7 +252,8 @@ def _metrics(accuracy: tuple[float, float], experts: int) -> dict[str, float]:
     if experts > 1:
         metrics["test/kl_experts"] = 0.2
     for setting, top1 in zip(("single", "ensemble"), accuracy, strict=True):
-        metrics |= {f"test/{setting}_top1": top1, f"test/{setting}_many": top1 + 0.1, f"test/{setting}_few": top1 - 0.2}
+        metrics |= {f"test/{setting}_{end}": top1 for end in ("top1", "class_mean")}
+        metrics |= {f"test/{setting}_many": top1 + 0.1, f"test/{setting}_few": top1 - 0.2}
     return metrics
 
 

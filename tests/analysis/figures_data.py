@@ -158,7 +158,7 @@ def _record(row: Row, cell: str, arrays: Arrays, names: Sequence[str], epochs: i
     metrics: dict[str, float] = {}
     per_class: dict[str, list[float | None]] = {}
     for predict, hit in hits.items():
-        metrics[f"test/{predict}_top1"] = float(hit.mean())
+        metrics[f"test/{predict}_top1"] = metrics[f"test/{predict}_class_mean"] = float(hit.mean())
         for group, mask in groups.items():
             if mask.any():
                 metrics[f"test/{predict}_{group}"] = float(hit[mask[labels]].mean())

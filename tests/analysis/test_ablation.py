@@ -10,11 +10,11 @@ import pytest
 from scipy import stats
 
 from analysis import ablation, ablation_table, costs, state
-from analysis.ablation import AblationRow, AblationTable
+from analysis.ablation import AblationRow, AblationTable, build
 from analysis.selection import by_cell
 from analysis.statistics import Summary
 from analysis.store import SweepRuns, TrackingStore
-from analysis.table import to_csv, to_latex, to_markdown
+from analysis.table import Column, to_csv, to_latex, to_markdown
 from ltsearch.records import PlannedCell
 from tests.analysis.conftest import ACCURACY, SWEEP, Store, planned
 from trainables.errors import UserError
@@ -150,11 +150,25 @@ def test_a_pasted_table_says_what_was_trained_on(table: AblationTable) -> None:
     assert r"Trained on cifar100 (exponential, imbalance factor 100), resnet32, 400 epochs.\par" in latex
 
 
+def test_on_an_unbalanced_test_set_the_mean_over_images_stands_beside(runs: SweepRuns, table: AblationTable) -> None:
+    assert not _column(table, "over_images").shown
+    cells = {cell: {**run, "test/single_top1": 0.7} for cell, run in by_cell(runs.frame).items()}
+    (other,) = build(runs.plan, cells)
+    assert row(other, "CE").accuracy == row(table, "CE").accuracy  # what is compared counts classes alike
+    assert row(other, "CE").over_images == Summary(pytest.approx(70), pytest.approx(0), 3)  # type: ignore[arg-type]
+    assert row(other, "NCL++ (ensemble)").over_images is None
+    assert _column(other, "over_images").shown
+
+
+def _column(table: AblationTable, key: str) -> Column:
+    return next(c for c in ablation_table.build(table, "ablation", "").columns if c.key == key)
+
+
 def test_the_best_epoch_on_test_is_selected_on_the_test_set(runs: SweepRuns, table: AblationTable) -> None:
     """The column is the one exception, and is named as such only where it is shown."""
     name = "best epoch on test"
     assert not any(name in note for note in table.footnotes)
-    cells = {cell: {**run, "best_epoch_on_test/single_top1": 0.6} for cell, run in by_cell(runs.frame).items()}
+    cells = {cell: {**run, "best_epoch_on_test/single_class_mean": 0.6} for cell, run in by_cell(runs.frame).items()}
     (only,) = ablation.build(runs.plan, cells)
     made = ablation_table.build(only, "ablation", "caption")
     (column,) = [c for c in made.columns if c.heading == name and c.shown]

@@ -205,7 +205,7 @@ def test_nothing_overlaps(kind: Any, drawn: tuple[Any, Study]) -> None:
 def test_rows_are_points_of_a_line(study: Study) -> None:
     data = curve.build(study.context, request_of("curve", setting=FEW, splits=["all", "few"]))
     assert data is not None and list(data.panels) == ["all", "few"]
-    for split, metric in (("all", "top1"), ("few", "few")):
+    for split, metric in (("all", "class_mean"), ("few", "few")):
         single, ensemble, extra, extra_ensemble = data.panels[split]
         assert [(line.name, line.predict) for line in (single, ensemble)] == [("", "single"), ("", "ensemble")]
         # A second row at β = 0.3 does not bend the line; it stands for itself.
@@ -295,7 +295,7 @@ def test_bars(study: Study) -> None:
         (setting, split) for setting in (FEW, ALL) for split in ("all", "many")
     ]
     for panel in data.panels:
-        metric = "top1" if panel.split == "all" else panel.split
+        metric = "class_mean" if panel.split == "all" else panel.split
         for predict in ("single", "ensemble"):
             values = by_seed(study, "large", f"test/{predict}_{metric}", panel.setting)
             found = panel.accuracy["large", predict]

@@ -32,7 +32,7 @@ def test_sections(folder: Path, store: Store) -> None:
         "# study (profile `small`)",
         "## What ran",
         "## Ablation",
-        "## Calibration and cost",
+        "## Classes, calibration and cost",
         "## Search",
         "## Provenance",
     ]
@@ -104,7 +104,7 @@ def test_what_a_plan_asks_for_is_in_the_report(full: Path) -> None:
     assert headings == [
         "## What ran",
         "## Ablation",
-        "## Calibration and cost",
+        "## Classes, calibration and cost",
         "## Figures",
         "## Image by image",
         "### NCL++ against BSCE, seed 1, by class",

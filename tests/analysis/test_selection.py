@@ -15,7 +15,7 @@ COMMON = {"data": 1, "augmentation": 1, "model": 1, "loop": 1}
 def run(cell: str, **over: Any) -> dict[str, Any]:
     return {
         "cell": cell, "status": "finished", "error": "", "fingerprint": "aaaa", "epochs_planned": 60.0,
-        "recipes": {**COMMON, "method.ce": 1}, "test/single_top1": 0.5, "test/ensemble_top1": 0.5, **over,
+        "recipes": {**COMMON, "method.ce": 1}, "test/single_class_mean": 0.5, "test/ensemble_class_mean": 0.5, **over,
     }  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def test_epochs_may_differ_in_a_search() -> None:
         ({"status": "out_of_memory", "error": "8 GB\nasked"}, "ran out of memory: 8 GB asked"),
         ({"status": "failed", "error": "x" * 999}, "failed: " + "x" * 200),
         ({"status": "interrupted"}, "was interrupted"),
-        ({"test/single_top1": float("nan")}, "finished without test/single_top1"),
+        ({"test/single_class_mean": float("nan")}, "finished without test/single_class_mean"),
     ],
 )
 def test_only_finished_cells_enter(over: dict[str, Any], reason: str) -> None:

@@ -42,7 +42,7 @@ def finished(made: Plan, counts: dict[str, int]) -> dict[str, CellRecord]:
     records = {}
     for row in made.rows:
         for cell, accuracy in zip(row.cells[: counts[row.label]], VALUES[row.name], strict=False):
-            epoch = Epoch(epoch=9, metrics={"test/single_top1": accuracy / 100})
+            epoch = Epoch(epoch=9, metrics={"test/single_class_mean": accuracy / 100})
             records[cell.id] = CellRecord(cell=cell.id, config={}, recipes={}, status=Status.FINISHED, history=[epoch])
     return records
 
@@ -102,7 +102,7 @@ def drain(made: Plan, store: CellStore, most: int = 1000) -> list[str]:
     done = []
     while len(done) < most and (job := queue.next()) is not None:
         name, i = names[job.cell.id]
-        epoch = Epoch(epoch=9, metrics={"test/single_top1": VALUES[name][i] / 100})
+        epoch = Epoch(epoch=9, metrics={"test/single_class_mean": VALUES[name][i] / 100})
         record = queue._bare_record(job).model_copy(update={"history": [epoch]})
         store.settle(record, Status.FINISHED)
         queue.end(job, Outcome(Status.FINISHED))

@@ -34,7 +34,7 @@ def finished(plan: Plan, store: CellStore, number: int = 0) -> CellRecord:
     """A finished cell of the plan, in the store, with its weights."""
     cell = plan.cells[number]
     config = cell.config.model_dump(mode="json")
-    history = [Epoch(epoch=9, metrics={"test/single_top1": 0.5, "train/loss": 1.0, "seconds": 1.0})]
+    history = [Epoch(epoch=9, metrics={"test/single_class_mean": 0.5, "train/loss": 1.0, "seconds": 1.0})]
     record = CellRecord(cell=cell.id, config=config, recipes={}, status=Status.FINISHED, history=history)
     store.write(record)
     (store.folder(cell.id) / "weights.pt").write_bytes(b"weights")

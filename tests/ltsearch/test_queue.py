@@ -168,7 +168,7 @@ def test_failures(tmp_path: Path) -> None:
 def test_what_has_finished_stays_so_whatever_became_of_its_process(tmp_path: Path) -> None:
     _, store, queue, events = make(tmp_path)
     job = queue.next()
-    epoch = Epoch(epoch=9, metrics={"test/single_top1": 0.5})
+    epoch = Epoch(epoch=9, metrics={"test/single_class_mean": 0.5})
     done = store.settle(queue._bare_record(job).model_copy(update={"history": [epoch]}), Status.FINISHED)
     queue.end(job, Outcome(Status.FAILED, "the trial's process died"))
     assert store.read(job.cell.id) == done

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import numpy as np
 import pytest
 import torch
 
-from trainables.metrics import evaluation_metrics, expected_calibration_error, mean_pairwise_kl, shot_groups
+from trainables.metrics import (
+    class_summaries,
+    evaluation_metrics,
+    expected_calibration_error,
+    mean_pairwise_kl,
+    shot_groups,
+)
 
 
 @pytest.fixture
@@ -45,8 +52,10 @@ def test_against_loops(case: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) ->
     assert scalars["ensemble_top5"] == pytest.approx(accuracy(z.mean(0), every, 5))
     groups = {"many": n[y] > 100, "medium": (n[y] >= 20) & (n[y] <= 100), "few": n[y] < 20}
     for group, keep in groups.items():
-        assert scalars[f"single_{group}"] == pytest.approx(np.mean([accuracy(z[k], keep) for k in range(3)]))
-        assert scalars[f"ensemble_{group}"] == pytest.approx(accuracy(z.mean(0), keep))
+        members = [j for j in range(12) if (keep & (y == j)).any()]
+        by_class = [[accuracy(each, y == j) for j in members] for each in (*z, z.mean(0))]
+        assert scalars[f"single_{group}"] == pytest.approx(np.mean(by_class[:3]))
+        assert scalars[f"ensemble_{group}"] == pytest.approx(np.mean(by_class[3]))
     for j in range(12):
         want = accuracy(z.mean(0), y == j) if (y == j).any() else math.nan
         assert per_class["ensemble"][j].item() == pytest.approx(want, nan_ok=True)
@@ -88,3 +97,40 @@ def test_perfect_and_hopeless() -> None:
     assert per_class["single"].tolist() == [1.0] * 10
     scalars, _ = evaluation_metrics(-torch.eye(10)[None] * 50, labels, torch.full((10,), 5))
     assert scalars["ensemble_top1"] == 0.0
+
+
+def test_classes_count_alike_however_many_images_they_have(
+    case: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+) -> None:
+    logits, labels, counts = case
+    scalars, _ = evaluation_metrics(logits, labels, counts)
+    predicted = [*logits.argmax(-1).numpy(), logits.mean(0).argmax(-1).numpy()]
+    y = labels.numpy()
+    every = [[float(np.mean(p[y == j] == j)) for j in range(12) if (y == j).any()] for p in predicted]
+    for setting, found in (("single", every[:3]), ("ensemble", every[3:])):
+        assert scalars[f"{setting}_class_mean"] == pytest.approx(np.mean([np.mean(a) for a in found]))
+        assert scalars[f"{setting}_worst_class"] == pytest.approx(np.mean([min(a) for a in found]))
+        harmonic = [statistics.harmonic_mean(a) for a in found]
+        geometric = [math.prod(a) ** (1 / len(a)) for a in found]
+        assert scalars[f"{setting}_class_harmonic_mean"] == pytest.approx(np.mean(harmonic))
+        assert scalars[f"{setting}_class_geometric_mean"] == pytest.approx(np.mean(geometric))
+    assert scalars["single_class_mean"] != pytest.approx(
+        scalars["single_top1"]
+    )  # the classes have different numbers of images
+    average = predicted[3] == y
+    alone = [p == y for p in predicted[:3]]
+    assert scalars["expert_right_average_wrong"] == pytest.approx(np.mean([np.sum(a & ~average) for a in alone]))
+    assert scalars["average_right_expert_wrong"] == pytest.approx(np.mean([np.sum(~a & average) for a in alone]))
+
+
+def test_means_of_classes_that_are_never_and_always_recognised() -> None:
+    assert class_summaries(torch.tensor([[0.0, 0.5, 1.0]], dtype=torch.float64)) == {
+        "class_mean": 0.5,
+        "class_harmonic_mean": 0.0,
+        "class_geometric_mean": 0.0,
+        "worst_class": 0.0,
+    }
+    found = class_summaries(torch.tensor([[0.2, 0.8], [1.0, 1.0]], dtype=torch.float64))
+    assert found == pytest.approx(
+        {"class_mean": 0.75, "class_harmonic_mean": 0.66, "class_geometric_mean": 0.7, "worst_class": 0.6}
+    )
