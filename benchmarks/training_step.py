@@ -13,7 +13,6 @@ from benchmarks.literal import LiteralTrainer
 from benchmarks.measure import Row, Spread, interleaved, rates, ratios, usable_cpus
 from benchmarks.workload import OurTrainer
 from trainables.methods import method_class
-from trainables.methods.base import Batch
 from trainables.methods.ncl_pp.options import NCLppOptions
 
 TITLE = "Training step"
@@ -32,7 +31,7 @@ def _steps(rounds: int) -> list[Row]:
     ours = {precision: OurTrainer(precision) for precision in TARGETS}
     counts = workload.class_counts(ours["fp32"].trial)
     plain = LiteralTrainer(workload.EXPERTS, counts, lr=workload.LEARNING_RATE)
-    plain.copy_weights(ours["fp32"].model)
+    plain.copy_weights(ours["fp32"].network)
     rows = [_same_loss(plain, ours, images, labels)]
     trainers: dict[str, LiteralTrainer | OurTrainer] = {"literal": plain, **ours}
     seconds = interleaved({name: partial(trainer.step, images, labels) for name, trainer in trainers.items()}, rounds)
@@ -60,11 +59,11 @@ def _same_loss(plain: LiteralTrainer, ours: dict[str, OurTrainer], images: Tenso
     ahead = copy.deepcopy(ours["fp32"])
     for _ in range(5):
         ahead.step(images, labels)
-    state = copy.deepcopy(ahead.model.state_dict())
-    plain.copy_weights(ahead.model)
+    state = copy.deepcopy(ahead.network.state_dict())
+    plain.copy_weights(ahead.network)
     values = {"literal": float(plain.loss(images, labels).detach())}
     for precision, trainer in ours.items():
-        trainer.model.load_state_dict(state)
+        trainer.network.load_state_dict(state)
         values[precision] = float(trainer.loss(images, labels).detach())
     off = {precision: abs(values[precision] / values["literal"] - 1) for precision in TARGETS}
     if off["fp32"] > TOLERANCE:
@@ -90,7 +89,7 @@ def _loss_row(experts: int, copies: int, classes: int, rounds: int) -> Row:
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(experts, copies, workload.IMAGES, classes, generator=generator).mul_(3).requires_grad_()
     labels = torch.randint(classes, (workload.IMAGES,), generator=generator)
-    batch = Batch(z, labels, torch.arange(workload.IMAGES), 0, 0)
+    batch = workload.batch_of(labels, logits=z)
 
     def ours() -> float:
         return _backward(method.losses(batch)["loss"], z)

@@ -6,12 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables import models, optim
+from trainables import optim, trained
 from trainables.config import TrialConfig
 from trainables.data.longtail import profile_counts
-from trainables.methods import method_class
 from trainables.methods.base import Batch
-from trainables.precision import autocast, dtype_of
+from trainables.precision import dtype_of
 
 EXPERTS, COPIES, IMAGES, CLASSES, SIZE = 2, 4, 64, 100, 32
 LEARNING_RATE = 0.01  # a tenth of the recipe's: one batch over and over, without warm-up
@@ -45,6 +44,14 @@ def random_batch() -> tuple[Tensor, Tensor]:
     return images, torch.randint(CLASSES, (IMAGES,), generator=generator)
 
 
+def batch_of(labels: Tensor, seed: int = 0, **what: Tensor) -> Batch:
+    """A batch of the first epoch with these ``inputs``, or these ``logits``."""
+    empty = torch.empty(0)
+    known = {"inputs": empty, "features": empty, "logits": empty, **what}
+    image = torch.arange(len(labels))
+    return Batch(**known, labels=labels, image=image, occurrence=torch.zeros_like(image), epoch=0, seed=seed)
+
+
 class OurTrainer:
     """What ``trainables.training`` does between augmentation and the next batch, with its own parts."""
 
@@ -53,20 +60,17 @@ class OurTrainer:
         self.device = torch.device("cpu")
         self.dtype = dtype_of(self.trial)
         counts = class_counts(self.trial)
-        self.model = models.build(self.trial.model, CLASSES, self.trial.seed)
-        self.model.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.method = method_class(self.trial.method.name)(self.trial, counts).to(self.device, self.dtype)
-        self.optimizer = optim.build(self.trial.optimizer, self.model, self.method)
+        self.network, self.method = trained.assemble(self.trial, counts)
+        self.network.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.method.to(self.device, self.dtype)
+        self.optimizer = optim.build(self.trial.optimizer, self.method.parameter_groups(self.network))
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         inputs = images.contiguous(memory_format=torch.channels_last)
-        with autocast(self.trial, self.device):
-            logits, _ = self.model(inputs)
-        logits = logits.to(self.dtype).unflatten(1, (COPIES, IMAGES))
-        return self.method.losses(Batch(logits, labels, torch.arange(IMAGES), 0, self.trial.seed))["loss"]
+        return self.method.step(self.network, batch_of(labels, self.trial.seed, inputs=inputs))["loss"]
 
     def step(self, images: Tensor, labels: Tensor) -> float:
-        self.model.train()
+        self.network.train()
         value = self.loss(images, labels)
         value.backward()
         self.optimizer.step()

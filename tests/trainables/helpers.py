@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,24 +85,21 @@ SHORT: dict[str, dict[str, Any]] = {
 }
 
 
-def run_with_requirements(
-    config: TrialConfig, source: Source, folder: Path, options: Callable[[Path], RunOptions] | None = None
-) -> tuple[list[Report], TrialData]:
-    """Train what comes first, each once below ``folder``, and then the trial itself; its reports and data."""
+def required_weights(config: TrialConfig, source: Source, folder: Path) -> tuple[Path, ...]:
+    """Train what a trial requires, each once below ``folder``; their ``weights.pt``."""
+    from ltsearch.cells import cell_id
 
-    def first(trial: TrialConfig) -> Path:
-        from ltsearch.cells import cell_id
-
-        where = folder / cell_id(trial)
+    paths = []
+    for _, first in config.method.requires(config):
+        where = folder / cell_id(first)
         if not (where / "weights.pt").exists():
-            paths = tuple(first(required) / "weights.pt" for _, required in trial.method.requires(trial))
-            run = RunOptions(folder=where, keep_final=True, required=paths)
-            list(train(trial, split(trial.data, source), run))
-        return where
+            run = RunOptions(folder=where, keep_final=True, required=required_weights(first, source, folder))
+            list(train(first, split(first.data, source), run))
+        paths.append(where / "weights.pt")
+    return tuple(paths)
 
-    paths = tuple(first(required) / "weights.pt" for _, required in config.method.requires(config))
-    data = split(config.data, source)
-    run = options(folder) if options is not None else RunOptions()
-    from dataclasses import replace
 
-    return list(train(config, data, replace(run, required=paths))), data
+def run_with_requirements(config: TrialConfig, source: Source, folder: Path) -> tuple[list[Report], TrialData]:
+    """Train what comes first and then the trial itself; its reports and data."""
+    required, data = required_weights(config, source, folder), split(config.data, source)
+    return list(train(config, data, RunOptions(required=required))), data

@@ -16,6 +16,7 @@ from tests.trainables.helpers import (
     TRAINED,
     make_batch,
     make_method,
+    required_weights,
     run_with_requirements,
     small_trial,
 )
@@ -48,17 +49,8 @@ def first_stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trial_of(name: str, digits: Any, first_stages: Path, *over: dict[str, Any]) -> _Trial:
     """A trial before its first step, with what it requires."""
     config = small_trial(name, *over)
-    found: list[_Trial] = []
-
-    def options(folder: Path) -> RunOptions:
-        return RunOptions()
-
-    run_with_requirements(config, digits, first_stages, options)  # trains the requirements
-    from ltsearch.cells import cell_id
-
-    paths = tuple(first_stages / cell_id(r) / "weights.pt" for _, r in config.method.requires(config))
-    found.append(_Trial(config, split(config.data, digits), RunOptions(required=paths)))
-    return found[0]
+    run = RunOptions(required=required_weights(config, digits, first_stages))
+    return _Trial(config, split(config.data, digits), run)
 
 
 @every_method
@@ -162,10 +154,8 @@ def test_resume_is_exact_and_the_state_is_whole(name: str, digits: Any, first_st
     config = small_trial(name)
 
     def run(where: str, stop_after: int | None = None) -> list[Report]:
-        from ltsearch.cells import cell_id
-
-        paths = tuple(first_stages / cell_id(r) / "weights.pt" for _, r in config.method.requires(config))
-        options = RunOptions(folder=tmp_path / where, checkpoint_seconds=0, keep_final=True, required=paths)
+        required = required_weights(config, digits, first_stages)
+        options = RunOptions(folder=tmp_path / where, checkpoint_seconds=0, keep_final=True, required=required)
         reports = []
         for report in train(config, split(config.data, digits), options):
             reports.append(report)
@@ -173,7 +163,6 @@ def test_resume_is_exact_and_the_state_is_whole(name: str, digits: Any, first_st
                 break
         return reports
 
-    run_with_requirements(config, digits, first_stages)
     whole = run("whole")
     assert whole[-1].done and 0 <= whole[-1].metrics["test/ensemble_top1"] <= 1
     if config.loop.epochs > 1:

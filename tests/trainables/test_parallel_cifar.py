@@ -42,13 +42,13 @@ def tiny(precision: str, seed: int = 0) -> dict[str, Any]:
 def first_step(config: TrialConfig, source: Any, parallel: Parallel) -> dict[str, Any]:
     """Loss and gradients of the first batch, before the optimiser steps."""
     trial = _Trial(config, split(config.data, source), RunOptions(parallel=parallel))
-    trial.model.train()
-    ((batch, image, pixels),) = trial._pixels(trial._batches()[:1])
-    share = parallel.share(batch)
-    loss = trial._forward(batch, image, pixels)["loss"]
-    (loss * share).backward()
-    gradients = torch.cat([p.grad.flatten() for p in trial.model.parameters() if p.grad is not None])
-    return {"loss": float(parallel.mean(loss.detach() * share)), "gradients": gradients}
+    trial.network.train()
+    trial.method.train()
+    trial.method.begin_epoch(0)
+    ((step, batch),) = trial.feed.batches(trial.feed.steps(0)[:1], 0)
+    loss = trial._forward_backward(step, batch)["loss"]
+    gradients = torch.cat([p.grad.flatten() for p in trial.network.parameters() if p.grad is not None])
+    return {"loss": float(parallel.mean(loss.detach() * step.share)), "gradients": gradients}
 
 
 def everything(parallel: Parallel) -> dict[str, Any]:

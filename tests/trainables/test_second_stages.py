@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainables.helpers import run_with_requirements, small_trial
+from tests.trainables.helpers import required_weights, small_trial
 from trainables import trained
 from trainables.config import TrialConfig
 from trainables.data.longtail import split
@@ -18,7 +18,7 @@ from trainables.errors import UserError
 from trainables.methods.base import Images
 from trainables.methods.cam_sampling.method import activation_map, composed
 from trainables.models.network import build
-from trainables.training import RunOptions
+from trainables.training import RunOptions, train
 
 
 def finished(name: str, digits: Any, folder: Path, *over: dict[str, Any]) -> tuple[TrialConfig, trained.Trained]:
@@ -27,7 +27,8 @@ def finished(name: str, digits: Any, folder: Path, *over: dict[str, Any]) -> tup
 
     config = small_trial(name, {"training.precision": "fp64"}, *over)
     where = folder / cell_id(config)
-    run_with_requirements(config, digits, folder, lambda _: RunOptions(folder=where, keep_final=True))
+    run = RunOptions(folder=where, keep_final=True, required=required_weights(config, digits, folder))
+    list(train(config, split(config.data, digits), run))
     return config, trained.load(config, where / "weights.pt", torch.device("cpu"), torch.float64)
 
 
@@ -191,13 +192,11 @@ def test_new_images_keep_their_background_and_move_their_foreground() -> None:
 
 def test_rare_classes_are_filled_up(digits: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The share of new images among those of class j is (n_max + n_min - n_j)/(n_max + n_min)."""
-    from ltsearch.cells import cell_id
     from trainables.training import _Trial
 
     config = small_trial("cam_sampling", {"training.batch_size": 64})
-    run_with_requirements(config, digits, folder)
-    path = folder / cell_id(config.method.requires(config)[0].trial) / "weights.pt"
-    trial = _Trial(config, split(config.data, digits), RunOptions(required=(path,)))
+    run = RunOptions(required=required_weights(config, digits, folder))
+    trial = _Trial(config, split(config.data, digits), run)
     n = trial.method.class_counts.double()
     monkeypatch.setattr("trainables.methods.cam_sampling.method.composed", lambda images, *_: ~images)
     images = torch.randint(0, 256, (4000, 3, 8, 8), dtype=torch.uint8)

@@ -31,7 +31,10 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         super().__init__(like.num_features, like.eps, like.momentum, like.affine, like.track_running_stats)
         if groups > 1 and groups % parallel.workers:
             raise ValueError(f"{groups} groups of BatchNorm cannot be split over {parallel.workers} workers")
-        self.load_state_dict(like.state_dict())
+        # The same objects: frozen parameters stay so, and nothing is rounded on its way.
+        self.weight, self.bias = like.weight, like.bias
+        self.running_mean, self.running_var = like.running_mean, like.running_var
+        self.num_batches_tracked = like.num_batches_tracked
         # One group is the whole batch, however its rows are ordered: a method may run a part of it.
         self.parallel, self.groups, self.copies = parallel, groups, copies if groups > 1 else 1
         self.during = during  # entered while sums are under way between workers
@@ -81,16 +84,18 @@ def convert(
 ) -> nn.Module:
     """Replace every BatchNorm where the plain one would not do: with several workers, or with groups.
 
-    On GPUs, synchronising over the whole batch is torch's ``SyncBatchNorm``.
+    On GPUs, synchronising over the whole batch is torch's ``SyncBatchNorm``. What was frozen stays frozen.
     """
     if parallel.workers == 1 and groups == 1:
         return model
+    keeps = [name for name, module in model.named_modules() if getattr(module, "keeps_statistics", False)]
     if groups == 1 and device.type == "cuda":
-        synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        return synchronised
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.BatchNorm2d):
-                made = GroupedBatchNorm2d(child, parallel, groups, copies, during)
-                setattr(module, name, made.to(child.weight))
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    else:
+        for module in list(model.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, nn.BatchNorm2d):
+                    setattr(module, name, GroupedBatchNorm2d(child, parallel, groups, copies, during).to(child.weight))
+    for name in keeps:
+        model.get_submodule(name).keeps_statistics = True  # type: ignore[assignment]
     return model
