@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import socket
@@ -183,7 +184,7 @@ def test_groups_are_what_unsynchronised_workers_compute() -> None:
     x = torch.randn(copies * groups * images, 5, 3, 3, dtype=torch.float64, requires_grad=True)
     like = nn.BatchNorm2d(5).double()
     nn.init.uniform_(like.weight)
-    grouped = GroupedBatchNorm2d(like, Parallel(), groups, copies).double()
+    grouped = GroupedBatchNorm2d(copy.deepcopy(like), Parallel(), groups, copies).double()
     out = grouped(x).unflatten(0, (copies, groups, images))
     means, variances = [], []
     for g in range(groups):
@@ -195,13 +196,15 @@ def test_groups_are_what_unsynchronised_workers_compute() -> None:
         variances.append(alone.running_var)
     torch.testing.assert_close(grouped.running_mean, torch.stack(means).mean(0))
     torch.testing.assert_close(grouped.running_var, torch.stack(variances).mean(0))
-    assert torch.autograd.gradcheck(lambda v: GroupedBatchNorm2d(like, Parallel(), groups, copies).double()(v), (x,))
+    assert torch.autograd.gradcheck(
+        lambda v: GroupedBatchNorm2d(copy.deepcopy(like), Parallel(), groups, copies)(v), (x,)
+    )
 
 
 def test_one_group_is_plain_batch_norm() -> None:
     x = torch.randn(12, 5, 3, 3)
     like = nn.BatchNorm2d(5)
-    grouped = GroupedBatchNorm2d(like, Parallel(), 1, 2)
+    grouped = GroupedBatchNorm2d(copy.deepcopy(like), Parallel(), 1, 2)
     torch.testing.assert_close(grouped(x), like(x))
     torch.testing.assert_close(grouped.running_var, like.running_var)
     torch.testing.assert_close(grouped.eval()(x), like.eval()(x))
