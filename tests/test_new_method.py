@@ -119,5 +119,6 @@ def test_a_study_trains_it_and_its_table_shows_it(tree: Path, tmp_path: Path) ->
 
 
 def test_the_conformance_suite_takes_it_in(tree: Path) -> None:
-    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/trainables/test_methods.py", "-k", "toy"]
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/trainables/test_methods.py"]
+    words += ["-k", "toy", "-m", "slow or not slow"]
     assert " passed" in run(tree, tree, *words)

@@ -148,6 +148,7 @@ def test_steps_lower_the_loss_on_a_fixed_batch(name: str, digits: Any, first_sta
     assert losses[-1] < losses[0] and all(math.isfinite(loss) for loss in losses)
 
 
+@pytest.mark.slow
 @every_method
 def test_resume_is_exact_and_the_state_is_whole(name: str, digits: Any, first_stages: Path, tmp_path: Path) -> None:
     """Twice the same bits; and from the checkpoint, with other global random numbers, the same bits again."""
@@ -179,6 +180,7 @@ def test_resume_is_exact_and_the_state_is_whole(name: str, digits: Any, first_st
     }
 
 
+@pytest.mark.slow
 @every_method
 def test_evaluation_does_not_depend_on_its_batches(
     name: str, digits: Any, first_stages: Path, monkeypatch: pytest.MonkeyPatch
