@@ -102,7 +102,7 @@ def evaluation_metrics(
 def class_summaries(accuracies: Tensor) -> dict[str, float]:
     """Of class accuracies ``[K, C]``: mean, harmonic and geometric mean, and the worst class, each the mean over K.
 
-    Both of the latter means are 0 as soon as one class is never recognised.
+    The harmonic and the geometric mean are 0 as soon as one class is never recognised.
     """
     return {
         "class_mean": float(accuracies.mean()),

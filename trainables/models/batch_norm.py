@@ -95,7 +95,7 @@ def convert(
         for module in list(model.modules()):
             for name, child in list(module.named_children()):
                 if isinstance(child, nn.BatchNorm2d):
-                    setattr(module, name, GroupedBatchNorm2d(child, parallel, groups, copies, during).to(child.weight))
+                    setattr(module, name, GroupedBatchNorm2d(child, parallel, groups, copies, during))
     for name in keeps:
         model.get_submodule(name).keeps_statistics = True  # type: ignore[assignment]
     return model
