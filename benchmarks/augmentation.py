@@ -13,6 +13,7 @@ from torchvision.transforms import AutoAugmentPolicy
 
 from benchmarks.measure import Row, interleaved, rates, ratios
 from trainables import augmentation, draws
+from trainables.augmentation.pixels import normalize
 from trainables.data.cifar import MEAN, STD
 
 TITLE = "Augmentation"
@@ -75,7 +76,7 @@ def _row(policy: str, rounds: int) -> Row:
 
     def ours() -> Tensor:
         u = draws.uniforms((0, draws.STREAMS["augment"], next(epochs), numbers), chain.draws)
-        return augmentation.normalize(chain(images, u), MEAN, STD)
+        return normalize(chain(images, u), MEAN, STD)
 
     assert theirs().shape == ours().shape and theirs().dtype == ours().dtype
     seconds = interleaved({"torchvision": theirs, "ours": ours}, rounds, warm_up=3)
