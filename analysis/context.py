@@ -55,7 +55,7 @@ class Context:
         Arrays (``K`` experts, ``N`` test images, ``C`` classes, ``D`` features): ``labels`` ``[N]``, ``class_counts`` ``[C]``,
         ``logits`` float16 ``[K, N, C]`` or, for large sets, ``top5_logits`` and ``top5_classes`` ``[K, N, 5]``; ``kl_experts``
         ``[C]`` (only for K > 1) and ``kl_copies`` ``[C]``, means per class in nats; ``features`` float16 ``[K, ≤2000, D]`` of
-        the images ``feature_index``.
+        the images ``feature_index``; ``shifted_single`` and ``shifted_ensemble`` ``[2, S]``, of ``trainables.shifted_test``.
         """
         for number, run in self.runs(row).items():
             arrays = self.store.final(str(run["run_id"])) if seed in (None, number) else None

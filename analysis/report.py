@@ -34,7 +34,7 @@ from analysis import (
     style,
 )
 from analysis.context import Context
-from analysis.figures import FIGURES
+from analysis.figures import FIGURES, shifted_test
 from analysis.index import Entry
 from analysis.search_summary import SearchSummary
 from analysis.selection import by_cell
@@ -165,6 +165,8 @@ def _figures(document: _Document, context: Context) -> None:
             header, rows = kind.table(data)
             name = f"{number}_{request.kind}"
             text = markdown.csv_text(header, rows)
+            if request.kind == "shifted_test":
+                document.table(shifted_test.to_table(data, f"{number}_shifted_test", caption.rstrip(".")))
             document.figure(kind.render(data), name, caption.rstrip("."), kind.describe(data), text)
 
 

@@ -158,8 +158,9 @@ class Published(_Record):
 
 
 FigureKind = Literal[
-    "curve", "bars", "class_accuracy", "class_kl", "hardest_negative", "predictions", "tsne", "loss_weights"
-]
+    "curve", "bars", "class_accuracy", "class_kl", "hardest_negative", "predictions", "tsne", "loss_weights",
+    "shifted_test", "virtual_examples",
+]  # fmt: skip
 
 
 class _Request(_Record):
@@ -174,7 +175,8 @@ class FigureRequest(_Request):
     kind: FigureKind = Field(
         description="curve: accuracy over a key; bars: accuracy by row; class_accuracy: of every class, by size; class_kl: "
         "distance between experts and between copies; hardest_negative: score of the strongest wrong class; predictions: "
-        "two experts on one image; tsne: features; loss_weights: learned λ over epochs"
+        "two experts on one image; tsne: features; loss_weights: learned λ over epochs; shifted_test: accuracy under shifted "
+        "test distributions, with its table; virtual_examples: DiVE's, by shot group"
     )
     caption: str = Field("", description="stands below the figure; none: what the kind is called")
     rows: list[str] = Field([], description="names of rows; none: all")

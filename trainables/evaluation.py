@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables import augmentation, draws, trained
+from trainables import augmentation, draws, shifted_test, trained
 from trainables.augmentation.geometry import center_crop
 from trainables.augmentation.pixels import normalize
 from trainables.config import TrialConfig
@@ -167,7 +167,8 @@ def write_final(
 
     ``final.npz``: labels ``[N]``; logits float16 ``[K, N, C]`` or, above 2·10⁷ values, the five largest (``top5_logits``,
     ``top5_classes`` ``[K, N, 5]``); ``kl_experts`` (K > 1) and ``kl_copies``, means per class ``[C]``; ``features`` float16
-    ``[K, ≤2000, D]`` of the images ``feature_index``; ``class_counts`` ``[C]``.
+    ``[K, ≤2000, D]`` of the images ``feature_index``; ``class_counts`` ``[C]``; ``shifted_single`` and ``shifted_ensemble``,
+    the accuracies ``[2, S]`` of ``shifted_test``.
     """
     labels = torch.from_numpy(data.evaluation.labels)
     classes = len(data.class_counts)
@@ -188,6 +189,8 @@ def write_final(
         top = evaluation.logits.topk(min(5, classes), dim=-1)
         arrays["top5_logits"] = _half(top.values)
         arrays["top5_classes"] = top.indices.to(torch.int32).numpy()
+    shifted = shifted_test.accuracies(evaluation.logits, labels, torch.from_numpy(data.class_counts))
+    arrays |= {f"shifted_{name}": values.numpy() for name, values in shifted.items()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_atomic(folder / "final.npz", lambda file: file.write(buffer.getvalue()))

@@ -1,4 +1,4 @@
-"""The figures of the NCL++ paper, drawn from logged runs: the catalogue of all kinds.
+"""The figures of the papers, drawn from logged runs: the catalogue of all kinds.
 
 A kind is a module: ``build`` (what is shown, as data), ``render`` (the figure), ``table`` (every number that is drawn) and
 ``describe`` (for someone who cannot see it). A new kind is a new module and a line here and in ``records.FigureKind``.
@@ -16,7 +16,9 @@ from analysis.figures import (
     hardest_negative,
     loss_weights,
     predictions,
+    shifted_test,
     tsne,
+    virtual_examples,
 )
 from analysis.figures.common import Csv, Kind
 from ltsearch.records import FigureKind
@@ -45,6 +47,16 @@ FIGURES: dict[FigureKind, Kind[Any]] = {
         predictions.build, predictions.render, predictions.table, predictions.describe, predictions.CAPTION
     ),
     "tsne": Kind(tsne.build, tsne.render, tsne.table, tsne.describe, tsne.CAPTION),
+    "shifted_test": Kind(
+        shifted_test.build, shifted_test.render, shifted_test.table, shifted_test.describe, shifted_test.CAPTION
+    ),
+    "virtual_examples": Kind(
+        virtual_examples.build,
+        virtual_examples.render,
+        virtual_examples.table,
+        virtual_examples.describe,
+        virtual_examples.CAPTION,
+    ),
     "loss_weights": Kind(
         loss_weights.build, loss_weights.render, loss_weights.table, loss_weights.describe, loss_weights.CAPTION
     ),

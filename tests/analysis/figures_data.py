@@ -43,6 +43,7 @@ class Row:
     same_as: str | None = None  # the cells of that row, under another name
     weights: tuple[float, float] | None = None  # λ1, λ2 in the first epoch
     drift: float = 0.0  # of λ1 up, of λ2 down, an epoch
+    virtual: tuple[float, ...] | None = None  # virtual examples a class, many to few
     counts: Sequence[int] | None = None  # of the classes, where others than the study's
 
 
@@ -135,6 +136,9 @@ def final(row: Row, counts: Sequence[int], per_class: int, seed: int) -> Arrays:
         "kl_copies": rng.uniform(0.1, 0.2, classes) * 3 / row.strength + 0.3 / np.sqrt(sizes),
         "logits": logits.astype(np.float16),
     }
+    for predict, shown in (("single", logits), ("ensemble", logits.mean(0, keepdims=True))):
+        base = (shown.argmax(-1) == labels).mean()
+        arrays[f"shifted_{predict}"] = base + np.linspace(0.1, -0.1, 11) * np.array([[1.0], [0.5]])
     if row.experts > 1:
         arrays["kl_experts"] = rng.uniform(0.2, 0.4, classes) * 3 / row.strength + 0.5 / np.sqrt(sizes)
     return arrays
@@ -170,6 +174,8 @@ def _record(row: Row, cell: str, arrays: Arrays, names: Sequence[str], epochs: i
         if row.weights is not None:
             moved = row.drift * (epoch - 1) * (1 + jitter)
             found |= {"train/lambda_intra": row.weights[0] + moved, "train/lambda_inter": row.weights[1] - moved}
+        if row.virtual is not None:
+            found |= {f"train/virtual_{g}": v + jitter for g, v in zip(groups, row.virtual, strict=True)}
         history.append(Epoch(epoch=epoch, metrics=found))
     return CellRecord(
         cell=cell,

@@ -26,7 +26,9 @@ from analysis.figures import (
     hardest_negative,
     loss_weights,
     predictions,
+    shifted_test,
     tsne,
+    virtual_examples,
 )
 from analysis.figures.classes import sort_classes
 from analysis.figures.common import titles
@@ -40,7 +42,7 @@ NAMES = [*"abcdefgh", "costs $5 or $6", "a class with a very long name"]
 SEEDS = (0, 1)
 FEW, ALL = "20 %", "100 %"
 ROWS = [
-    Row("BSCE", strength=1.5),
+    Row("BSCE", strength=1.5, virtual=(140.0, 50.0, 12.5)),
     Row("NCL++", experts=3, method={"name": "ncl_pp", "beta": 0.3}, weights=(0.6, 0.6)),
     Row("NCL++ (ensemble)", experts=3, same_as="NCL++", method={"name": "ncl_pp", "beta": 0.3}),
     Row(
@@ -72,7 +74,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def hundred(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """A hundred and one classes, no names for them, and a key with steps of every size."""
     rows = [
-        Row("CE", method={"name": "ce", "beta": 0.001}),
+        Row("CE", method={"name": "ce", "beta": 0.001}, virtual=(90.0, 60.0, 30.0)),
         Row("BSCE", experts=2, method={"name": "bsce", "beta": 0.01}),
         Row("NCL++", experts=2, method={"name": "ncl_pp", "beta": 1.0}, weights=(0.6, 0.6)),
     ]
@@ -412,6 +414,36 @@ def test_class_kl(study: Study) -> None:
 def test_one_expert_has_one_panel(study: Study) -> None:
     data = class_kl.build(study.context, request_of("class_kl", rows=["BSCE"]))
     assert data is not None and list(data.panels) == ["kl_copies"]
+
+
+def test_virtual_examples(study: Study) -> None:
+    data = virtual_examples.build(study.context, request_of("virtual_examples"))
+    assert data is not None and list(data.rows) == ["INPUT", "BSCE"]  # rows without a distribution are left out
+    images = {"many": [n for n in COUNTS if n > 100], "few": [n for n in COUNTS if n < 20]}
+    for group, members in images.items():
+        assert data.rows["INPUT"][group].mean == pytest.approx(statistics.mean(members))
+    values = [study.records[FEW, "BSCE", seed].history[-1].metrics["train/virtual_few"] for seed in SEEDS]
+    assert data.rows["BSCE"]["few"].mean == pytest.approx(statistics.mean(values))
+    assert "12.5 in few-shot" in virtual_examples.describe(data)
+
+
+def test_shifted_test(study: Study) -> None:
+    data = shifted_test.build(study.context, request_of("shifted_test", rows=["BSCE", "NCL++"], setting=FEW))
+    assert data is not None
+    shown = [(line.row, line.predict, line.form) for line in data.lines]
+    forms = ("plain", "compensated")
+    assert shown == [
+        (row, predict, form) for row in ("BSCE", "NCL++") for predict in ("single", "ensemble") for form in forms
+    ]
+    kept = [100 * study.finals[FEW, "NCL++", seed]["shifted_ensemble"][1, 3] for seed in SEEDS]
+    found = data.lines[-1].accuracy[3]
+    assert found is not None and found.mean == pytest.approx(statistics.mean(kept))
+    printed = shifted_test.to_table(data, "t", "caption")
+    assert [column.heading for column in printed.columns][1:3] == ["forward 50", "forward 25"]
+    assert [row[0] for row in printed.rows[1:4]] == [
+        "BSCE, prior compensated (single expert)", "NCL++ (single expert)", "NCL++, prior compensated (single expert)"
+    ]  # fmt: skip
+    assert len(printed.rows) == 6  # BSCE has one expert: its ensemble is not printed again
 
 
 # -- test images -------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from tests.trainables.loss_helpers import (
 from trainables.config import TrialConfig
 from trainables.losses import contrastive, distillation, weights
 from trainables.methods import method_class
+from trainables.methods.base import Images, Prediction
 from trainables.methods.lfme.method import easiness
 from trainables.methods.virtual_examples.method import propose
 from trainables.models.network import Outputs
@@ -252,6 +254,31 @@ def test_the_rule_of_thumb() -> None:
     distribution[..., 3:] = 0.1
     distribution[0, 6, 3:] = 0.9  # nowhere a crossing: the flattest
     assert propose(distribution, counts, 0.5) == (7.0, 1.0)
+
+
+@pytest.mark.parametrize("target", ["teacher", "label_factored"])
+def test_virtual_examples(target: str) -> None:
+    """Sums over images of what DiVE's student would be taught, image by image."""
+    tau, p, alpha = 2.0, 0.5, 0.3
+    made = method("virtual_examples", temperature=tau, power=p, target=target, alpha=alpha, rule_power=0.25)
+    z = logits(1, k=2).flatten(1, 2)  # [2, N, C]
+    labels = torch.arange(z.shape[1]) % C
+    made.teachers = [teacher := SimpleNamespace(network=None)]  # type: ignore[list-item]
+    halves = iter([z[:, :5], z[:, 5:]])
+    teacher.method = SimpleNamespace(
+        forward=lambda network, inputs: Outputs(next(halves), torch.zeros(1)), predict=lambda o: Prediction(o.logits)
+    )
+    made.fit(torch.nn.Identity(), iter([Images(torch.zeros(1), labels[:5]), Images(torch.zeros(1), labels[5:])]), None)  # type: ignore[arg-type]
+    want, rule = np.zeros(C), np.zeros(C)
+    for i, label in enumerate(labels.tolist()):
+        mean = z.numpy().mean(0)[i]
+        soft = softmax(mean / tau)
+        if target == "label_factored":
+            soft = (1 - alpha) * np.eye(C)[label] + alpha * soft
+        want += soft**p / np.sum(soft**p)
+        rule += softmax(mean * 0.25 / 7)
+    assert made.distribution.tolist() == pytest.approx(want, rel=1e-11)
+    assert made.grid[1, 6].tolist() == pytest.approx(rule, rel=1e-11)
 
 
 def test_lfme() -> None:

@@ -46,8 +46,7 @@ class DiVEOptions(MethodOptions):
         over = {"method": {"name": "bsce"}, "model": {"experts": 1}, "augmentation": {"copies": 1, "copy_policies": []}}
         teacher = derive(trial, "method.teacher", over, self.teacher)
         found = [Requirement("teacher", teacher)]
-        if self.temperature is None:
-            stage1 = {"method": teacher.method.model_dump(mode="json")}
-            rule = {"method": {"name": "virtual_examples", "stage1": stage1}}
-            found.append(Requirement("selection", derive(teacher, "method.teacher", rule)))
+        if self.temperature is None:  # over the student's own training images, whatever the teacher was trained on
+            rule = {"method": {"name": "virtual_examples", "teacher": self.teacher}}
+            found.append(Requirement("selection", derive(trial, "method.teacher", over, rule)))
         return found

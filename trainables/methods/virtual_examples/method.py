@@ -1,6 +1,6 @@
 """The virtual-example distribution.
 
-Legend: ``N`` training images, ``C`` classes, ``K`` experts.
+Legend: ``N`` training images of a batch, ``C`` classes, ``K`` experts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from trainables.losses import distillation
 from trainables.methods.base import Images, Method
 from trainables.methods.virtual_examples.options import VirtualExamplesOptions
 from trainables.metrics import shot_groups
-from trainables.models.network import Network
+from trainables.models.network import Network, Outputs
 
 TEMPERATURES = tuple(range(1, 11))
 
@@ -24,34 +24,50 @@ class VirtualExamples(Method[VirtualExamplesOptions]):
     """``v_c(τ, p) = Σ_i softmax(p·z_i/τ)_c`` over the training set; group values are means over the group's classes."""
 
     rule: Tensor
+    grid: Tensor
     distribution: Tensor
 
     def __init__(self, config: TrialConfig, class_counts: Tensor) -> None:
-        """τ, p and the distributions ``[2, 10, C]`` (power off, on) are a part of what is kept."""
+        """Kept: the rule's τ and p, the distributions it chose from ``[2, 10, C]`` (power off, on), the one asked for."""
         super().__init__(config, class_counts)
+        classes = len(class_counts)
         self.register_buffer("rule", torch.ones(2, dtype=self.dtype))
-        self.register_buffer("distribution", torch.zeros(2, len(TEMPERATURES), len(class_counts), dtype=self.dtype))
+        self.register_buffer("grid", torch.zeros(2, len(TEMPERATURES), classes, dtype=self.dtype))
+        self.register_buffer("distribution", torch.zeros(classes, dtype=self.dtype))
+
+    def forward(self, network: Network, inputs: Tensor) -> Outputs:
+        """The teacher's logits, as it predicts them, and its features."""
+        teacher = self.teachers[0]
+        outputs = teacher.method.forward(teacher.network, inputs)
+        return Outputs(teacher.method.predict(outputs).logits, outputs.features)
 
     def fit(
         self, network: Network, training: Iterator[Images], validation: Iterator[Images] | None
     ) -> dict[str, float]:
         """Add the soft labels up and apply the rule."""
-        logits = torch.cat([self.forward(network, images.inputs).logits.mean(0) for images in training])  # [N, C]
-        for row, power in enumerate((1.0, self.options.power)):
-            for column, tau in enumerate(TEMPERATURES):
-                soft = distillation.virtual_examples(logits.double(), tau, power).exp()
-                self.distribution[row, column] = soft.sum(0)
-        self.rule.copy_(torch.tensor(propose(self.distribution, self.class_counts, self.options.power)))
+        o = self.options
+        for images in training:
+            z = self.forward(network, images.inputs).logits.mean(0).double()  # [N, C]
+            for row, power in enumerate((1.0, o.rule_power)):
+                for column, tau in enumerate(TEMPERATURES):
+                    self.grid[row, column] += distillation.virtual_examples(z, tau, power).exp().sum(0)
+            if o.target == "teacher":
+                target = distillation.virtual_examples(z, o.temperature, o.power)
+            else:
+                plain = distillation.virtual_examples(z, o.temperature, 1.0)
+                target = distillation.label_factored(plain, images.labels, o.alpha, o.power)
+            self.distribution += target.exp().sum(0)
+        self.rule.copy_(torch.tensor(propose(self.grid, self.class_counts, o.rule_power)))
         return {}
 
     def state_metrics(self) -> dict[str, float]:
-        """Proposed τ and p, and virtual examples a class by τ, power and group."""
+        """Proposed τ and p, and virtual examples a class by group: as asked for, and for every τ and power of the rule."""
         found = {"temperature": float(self.rule[0]), "power": float(self.rule[1])}
-        for row, name in enumerate(("", "_power")):
-            for column, tau in enumerate(TEMPERATURES):
-                for group, mask in shot_groups(self.class_counts).items():
-                    value = self.distribution[row, column][mask].mean()
-                    found[f"virtual_tau{tau}{name}_{group}"] = float(value)
+        for group, mask in shot_groups(self.class_counts).items():
+            found[f"virtual_{group}"] = float(self.distribution[mask].mean())
+            for row, name in enumerate(("", "_power")):
+                for column, tau in enumerate(TEMPERATURES):
+                    found[f"virtual_tau{tau}{name}_{group}"] = float(self.grid[row, column][mask].mean())
         return found
 
 

@@ -1,0 +1,61 @@
+"""Accuracy under shifted label distributions: the test set made long-tailed, in the training set's order or against it.
+
+The protocol of LADE (Hong et al., CVPR 2021, section 4.3), which Table 8 of DiVE follows. Of the class with rank r = 0, …, C-1
+by training images, the first ``n_r = int(n · f^(-r/(C-1)))`` test images stay (forward), or ``int(n · f^(-(C-1-r)/(C-1)))``
+(backward), n being the test images of the smallest class of the test set. Accuracies are means over the images that stay.
+
+Prior compensation predicts ``argmax_c z_c + log p_c`` with the shares p of the shifted set. That is right for logits that hold
+no prior (BSCE, DiVE, post-hoc logit adjustment); those of CE hold the training set's: `post_hoc_adjustment` takes it off.
+
+Legend: ``K`` experts, ``N`` images, ``C`` classes, ``S`` distributions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FACTORS = (50, 25, 10, 5, 2)
+DISTRIBUTIONS = (
+    *(f"forward {factor}" for factor in FACTORS), "uniform", *(f"backward {factor}" for factor in reversed(FACTORS))
+)  # fmt: skip
+FORMS = ("plain", "compensated")
+
+
+def sizes(labels: Tensor, class_counts: Tensor) -> Tensor:
+    """How many of the first test images of every class stay: int64 ``[S, C]``, in the order of ``DISTRIBUTIONS``."""
+    classes = len(class_counts)
+    most = int(torch.bincount(labels, minlength=classes).min())
+    rank = torch.empty(classes, dtype=torch.float64)
+    rank[torch.argsort(class_counts.cpu(), descending=True, stable=True)] = torch.arange(classes, dtype=torch.float64)
+    share = rank / max(classes - 1, 1)
+    forward = [most * float(factor) ** -share for factor in FACTORS]
+    backward = [most * float(factor) ** -(1 - share) for factor in reversed(FACTORS)]
+    # 1e-9: 20 · 0.1^1 is 2, not 1.9999999999999996
+    return torch.stack([*forward, torch.full_like(share, most), *backward]).add(1e-9).long()
+
+
+def accuracies(logits: Tensor, labels: Tensor, class_counts: Tensor) -> dict[str, Tensor]:
+    """Of raw logits ``[K, N, C]``: float64 ``[2, S]``, plain and compensated.
+
+    For ``single`` (mean over experts) and ``ensemble``; NaN for a distribution that leaves no image.
+    """
+    labels = labels.to(logits.device)
+    stay = sizes(labels.cpu(), class_counts).to(logits.device)  # [S, C]
+    place = torch.empty_like(labels)  # of an image among those of its class, in test order
+    order = torch.argsort(labels, stable=True)
+    ordered = labels[order]
+    starts = torch.bincount(ordered, minlength=logits.shape[-1]).cumsum(0).roll(1)
+    starts[0] = 0
+    place[order] = torch.arange(len(labels), device=labels.device) - starts[ordered]
+    found = {}
+    for name, z in (("single", logits), ("ensemble", logits.mean(0, keepdim=True))):
+        plain = z.argmax(-1) == labels  # [K, N]
+        rows: list[list[Tensor]] = [[], []]
+        for keep in stay:
+            kept = place < keep[labels]
+            shifted = (z + (keep / keep.sum()).log().to(z.dtype)).argmax(-1) == labels
+            rows[0].append(plain[:, kept].double().mean())
+            rows[1].append(shifted[:, kept].double().mean())
+        found[name] = torch.stack([torch.stack(row) for row in rows]).cpu()
+    return found
