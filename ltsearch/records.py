@@ -185,7 +185,11 @@ class FigureRequest(_Request):
     x_label: str | None = Field(None, description="curve: what the axis is called; none: the key")
     absent: float | None = Field(None, description="curve: x of a row whose method has no such key")
     predict: list[Literal["single", "ensemble"]] = Field(["single", "ensemble"], min_length=1)
-    splits: list[Literal["all", "many", "medium", "few"]] = Field(["all"], min_length=1)
+    splits: list[Literal["all", "many", "medium", "few", "largest_class", "smallest_class"]] = Field(
+        ["all"],
+        min_length=1,
+        description="curve, bars: of which classes, a panel each; largest, smallest: by training images",
+    )
     seed: int | None = Field(None, description="tsne, predictions: which; none: the first that has finished")
 
     @model_validator(mode="after")

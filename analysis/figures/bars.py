@@ -16,7 +16,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from analysis import style
-from analysis.ablation import percent
 from analysis.context import Context
 from analysis.figures.common import (
     ACCURACY,
@@ -24,16 +23,16 @@ from analysis.figures.common import (
     PREDICT_LOOKS,
     SPLITS,
     Csv,
+    accuracy_of,
     distinct,
     listed,
-    metric,
     palette,
     predictions,
     seeds,
     titles,
 )
 from analysis.markdown import mean_std
-from analysis.statistics import Summary, summarize
+from analysis.statistics import Summary
 from ltsearch.records import FigureRequest
 
 CAPTION = "Accuracy by row"
@@ -72,7 +71,7 @@ def build(context: Context, request: FigureRequest) -> Bars | None:
             accuracy: dict[tuple[str, str], Summary] = {}
             for row in (r for r in rows if r.setting == setting):
                 for predict in asked:
-                    found = summarize(list(percent(context.runs(row), metric(predict, split)).values()))
+                    found = accuracy_of(context, row, predict, split)
                     if found is not None:
                         accuracy[called[row.name], predict] = found
             if accuracy:

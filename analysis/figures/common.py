@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from analysis import style
+from analysis.ablation import percent
 from analysis.context import Context
 from analysis.selection import value
+from analysis.statistics import Summary, summarize
 from ltsearch.records import TEST, FigureRequest, PlannedRow, headline
 
 Data = TypeVar("Data")
@@ -18,6 +21,8 @@ Csv = tuple[list[str], list[list[object]]]  # header, rows
 
 ACCURACY = "top-1 accuracy (%)"
 SPLITS = {"all": "all classes", "many": "many-shot", "medium": "medium-shot", "few": "few-shot"}
+SPLITS |= {"largest_class": "largest class", "smallest_class": "smallest class"}
+_ENDS = {"largest_class": np.argmax, "smallest_class": np.argmin}  # of the training images of classes
 PREDICT = {"single": "single expert", "ensemble": "ensemble"}
 # Of predictions, where methods do not need the colours.
 PREDICT_LOOKS = {"single": style.Look(style.BLACK, "o", "-"), "ensemble": style.Look(style.PURPLE, "D", (0, (5, 1.5)))}
@@ -43,6 +48,15 @@ def metric(predict: str, split: str) -> str:
     if split == "all":
         return headline(predict)
     return f"{TEST}{predict}_{split}"
+
+
+def accuracy_of(context: Context, row: PlannedRow, predict: str, split: str) -> Summary | None:
+    """Percent over seeds; None without a run that has it."""
+    if split not in _ENDS:
+        return summarize(list(percent(context.runs(row), metric(predict, split)).values()))
+    found = [(r.per_class.get(f"{TEST}{predict}"), r.class_counts) for r in context.records(row).values()]
+    ends = [values[int(_ENDS[split](counts))] for values, counts in found if values and counts]
+    return summarize([100 * v for v in ends if v is not None])
 
 
 def distinct(rows: Iterable[PlannedRow]) -> list[PlannedRow]:

@@ -14,7 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import labels, style
-from analysis.ablation import percent
 from analysis.context import Context
 from analysis.figures.common import (
     ACCURACY,
@@ -22,16 +21,16 @@ from analysis.figures.common import (
     PREDICT_LOOKS,
     SPLITS,
     Csv,
+    accuracy_of,
     distinct,
     listed,
-    metric,
     omitted,
     palette,
     predictions,
     seeds,
     titles,
 )
-from analysis.statistics import Summary, summarize
+from analysis.statistics import Summary
 from ltsearch.records import FigureRequest, PlannedRow
 
 CAPTION = "Accuracy over a key of the configuration"
@@ -83,7 +82,7 @@ def build(context: Context, request: FigureRequest) -> Curve | None:
         points: dict[tuple[str, str], list[Point]] = {}
         for row, name in zip(placed, named, strict=True):
             for predict in asked:
-                found = summarize(list(percent(context.runs(row), metric(predict, split)).values()))
+                found = accuracy_of(context, row, predict, split)
                 if found is not None:
                     point = Point(at[id(row)], called[row.name], row.setting, found)
                     points.setdefault((name, predict), []).append(point)

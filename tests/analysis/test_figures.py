@@ -262,6 +262,19 @@ def test_ensembles_of_one_expert_are_not_drawn_twice(study: Study) -> None:
         assert {row[header.index("predict")] for row in rows} == {"single"}
 
 
+def test_the_largest_and_the_smallest_class(study: Study) -> None:
+    """Of the row's own class sizes: classes 1 (200 images, and 2 after it) and 4 (5 images)."""
+    for kind in ("curve", "bars"):
+        asked = request_of(kind, rows=["NCL++"], splits=["largest_class", "smallest_class"], setting=FEW)
+        header, rows = FIGURES[kind].table(FIGURES[kind].build(study.context, asked))  # type: ignore[index]
+        found = {(line[header.index("split")], line[header.index("predict")]): line for line in rows}
+        for split, label in (("largest_class", 1), ("smallest_class", 4)):
+            for predict in ("single", "ensemble"):
+                values = [study.records[FEW, "NCL++", seed].per_class[f"test/{predict}"][label] for seed in SEEDS]
+                mean = 100 * statistics.mean(v for v in values if v is not None)
+                assert found[split, predict][header.index("accuracy")] == pytest.approx(mean)
+
+
 def test_ticks_that_would_touch(hundred: Study) -> None:
     data = curve.build(hundred.context, request_of("curve"))
     assert data is not None
