@@ -11,8 +11,9 @@ demo: $(STAMP)
 
 test: unit slow
 
+# A process a core, each with one thread: a module's tests stay together, since they share what they set up.
 unit: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

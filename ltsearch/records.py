@@ -61,6 +61,11 @@ EXPERT_RIGHT, AVERAGE_RIGHT = "expert_right_average_wrong", "average_right_exper
 SINGLE_ECE, ENSEMBLE_ECE = "single_ece", "ensemble_ece"
 KL_EXPERTS, KL_COPIES = "kl_experts", "kl_copies"
 GROUPS = ("many", "medium", "few")
+# Rows and columns of ``shifted_single`` and ``shifted_ensemble`` in final.npz (trainables/shifted_test.py).
+SHIFTED_FORMS = ("plain", "compensated")
+SHIFTED_TESTS = (
+    *(f"forward {factor}" for factor in (50, 25, 10, 5, 2)), "uniform", *(f"backward {factor}" for factor in (2, 5, 10, 25, 50))
+)  # fmt: skip
 BEST_ON_TEST = "best_epoch_on_test/"  # prefix: the best evaluated epoch, for comparing with numbers chosen that way
 TEST_GMACS, TRAIN_GMACS, STEP_GMACS = "cost/test_gmacs", "cost/train_gmacs", "cost/step_gmacs"
 PARAMETERS = "cost/parameters"

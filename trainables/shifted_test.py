@@ -19,7 +19,6 @@ FACTORS = (50, 25, 10, 5, 2)
 DISTRIBUTIONS = (
     *(f"forward {factor}" for factor in FACTORS), "uniform", *(f"backward {factor}" for factor in reversed(FACTORS))
 )  # fmt: skip
-FORMS = ("plain", "compensated")
 
 
 def sizes(labels: Tensor, class_counts: Tensor) -> Tensor:

@@ -16,8 +16,7 @@ from analysis.context import Context
 from analysis.figures.common import ACCURACY, PREDICT, Csv, listed, of_one_setting, palette, predictions, seeds, titles
 from analysis.statistics import Summary, summarize
 from analysis.table import Column, Table
-from ltsearch.records import FigureRequest
-from trainables.shifted_test import DISTRIBUTIONS, FORMS
+from ltsearch.records import SHIFTED_FORMS, SHIFTED_TESTS, FigureRequest
 
 CAPTION = "Accuracy under shifted test distributions"
 _LINES: tuple[Any, ...] = ("-", (0, (4, 1.5)))
@@ -50,7 +49,7 @@ def build(context: Context, request: FigureRequest) -> ShiftedTest | None:
     for row in rows:
         for predict in predictions(context, rows, request.predict):
             found = [a[f"shifted_{predict}"] for _, a in context.finals(row) if f"shifted_{predict}" in a]
-            for at, form in enumerate(FORMS if found else ()):
+            for at, form in enumerate(SHIFTED_FORMS if found else ()):
                 lines.append(Line(called[row.name], predict, form, _summaries([values[at] for values in found])))
     return ShiftedTest(tuple(lines), palette(context)) if lines else None
 
@@ -79,13 +78,13 @@ def render(data: ShiftedTest) -> Figure:
                 yerr=spread,
                 color=look.colour,
                 marker=look.marker,
-                linestyle=_LINES[FORMS.index(line.form)],
-                markerfacecolor=look.colour if line.form == FORMS[0] else "white",
+                linestyle=_LINES[SHIFTED_FORMS.index(line.form)],
+                markerfacecolor=look.colour if line.form == SHIFTED_FORMS[0] else "white",
                 elinewidth=1.0,
             )
             handles.setdefault(line.row, drawn)
         axes.set_ylabel(f"{ACCURACY}\n{PREDICT[wanted]}")
-    grid[-1].set_xticks(range(len(DISTRIBUTIONS)), DISTRIBUTIONS, rotation=40, ha="right")
+    grid[-1].set_xticks(range(len(SHIFTED_TESTS)), SHIFTED_TESTS, rotation=40, ha="right")
     forms = [Line2D([], [], color=style.BLACK, linestyle=line) for line in _LINES]
     style.legend(figure, [*handles.values(), *forms], [*handles, "as predicted", "prior compensated"])
     return figure
@@ -95,7 +94,7 @@ def table(data: ShiftedTest) -> Csv:
     """One line for every row, prediction, form and distribution. Accuracies in percent."""
     rows: list[list[object]] = []
     for line in data.lines:
-        for name, s in zip(DISTRIBUTIONS, line.accuracy, strict=True):
+        for name, s in zip(SHIFTED_TESTS, line.accuracy, strict=True):
             rows.append([line.row, line.predict, line.form, name, *((s.mean, s.std, s.n) if s else (None, None, 0))])
     return ["row", "predict", "form", "distribution", "accuracy", "std", "seeds"], rows
 
@@ -107,10 +106,10 @@ def to_table(data: ShiftedTest, name: str, caption: str) -> Table:
         line for line in data.lines if line.predict == "single" or line.accuracy != single.get((line.row, line.form))
     ]
     several = len({line.predict for line in data.lines}) > 1
-    columns = (Column("row", ""), *(Column(d.replace(" ", "_"), d, best="max") for d in DISTRIBUTIONS))
+    columns = (Column("row", ""), *(Column(d.replace(" ", "_"), d, best="max") for d in SHIFTED_TESTS))
     rows = tuple(
         (
-            line.row + _SHOWN[FORMS.index(line.form)] + (f" ({PREDICT[line.predict]})" if several else ""),
+            line.row + _SHOWN[SHIFTED_FORMS.index(line.form)] + (f" ({PREDICT[line.predict]})" if several else ""),
             *line.accuracy,
         )
         for line in lines
@@ -120,13 +119,13 @@ def to_table(data: ShiftedTest, name: str, caption: str) -> Table:
 
 def describe(data: ShiftedTest) -> str:
     """First, middle and last of every line."""
-    middle = len(DISTRIBUTIONS) // 2
+    middle = len(SHIFTED_TESTS) // 2
     told = []
     for line in data.lines:
         at = (line.accuracy[0], line.accuracy[middle], line.accuracy[-1])
         numbers = " / ".join(f"{s.mean:.1f}" if s is not None else "none" for s in at)
-        told.append(f"“{line.row}”{_SHOWN[FORMS.index(line.form)]} ({PREDICT[line.predict]}) {numbers}")
-    ends = f"{DISTRIBUTIONS[0]}, {DISTRIBUTIONS[middle]} and {DISTRIBUTIONS[-1]}"
+        told.append(f"“{line.row}”{_SHOWN[SHIFTED_FORMS.index(line.form)]} ({PREDICT[line.predict]}) {numbers}")
+    ends = f"{SHIFTED_TESTS[0]}, {SHIFTED_TESTS[middle]} and {SHIFTED_TESTS[-1]}"
     spread = seeds(s.n for line in data.lines for s in line.accuracy if s is not None)
-    told_of = f"Accuracy in percent on test sets of {len(DISTRIBUTIONS)} distributions, mean over {spread}"
+    told_of = f"Accuracy in percent on test sets of {len(SHIFTED_TESTS)} distributions, mean over {spread}"
     return f"{told_of}; {ends}: {listed(told)}."

@@ -34,7 +34,7 @@ def trial(**over: Any) -> dict[str, Any]:
         "model": {"backbone": "resnet8", "experts": 2},
         "method": {"name": "ncl_pp"},
         "optimizer": {"lr": 0.05},
-        "training": {"epochs": 3, "batch_size": 32, "precision": "fp64"},
+        "training": {"epochs": 2, "batch_size": 32, "precision": "fp64"},
     }
     for key, value in over.items():
         section, name = key.split("__")
@@ -135,27 +135,46 @@ def spawn(module: str, workers: int, out: Path, seconds: float = 280) -> Any:
     return torch.load(out / f"{workers}.pt")
 
 
+class Results(dict[int, dict[str, Any]]):
+    """What every case gives, by the number of workers; each is run when it is first asked for."""
+
+    def __init__(self, digits: Source, out: Path) -> None:
+        super().__init__()
+        self.digits, self.out = digits, out
+
+    def __missing__(self, workers: int) -> dict[str, Any]:
+        if workers == 1:
+            self[1] = {
+                name: run(config, self.digits, Parallel(), self.out / "1" / name) for name, config in CASES.items()
+            }
+        else:
+            self[workers] = spawn("tests.trainables.test_parallel", workers, self.out)
+        return self[workers]
+
+
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory, digits: Source) -> dict[int, dict[str, Any]]:
-    out = tmp_path_factory.mktemp("parallel")
-    found = {workers: spawn("tests.trainables.test_parallel", workers, out) for workers in (2, 4)}
-    found[1] = {name: run(config, digits, Parallel(), out / "1" / name) for name, config in CASES.items()}
-    return found
+def results(tmp_path_factory: pytest.TempPathFactory, digits: Source) -> Results:
+    return Results(digits, tmp_path_factory.mktemp("parallel"))
 
 
-@pytest.mark.parametrize(("workers", "name"), PAIRS)
-def test_workers_do_not_change_a_trial(results: dict[int, dict[str, Any]], workers: int, name: str) -> None:
+WORKERS = [2, pytest.param(4, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(
+    ("workers", "name"), [pytest.param(w, name, marks=[pytest.mark.slow] if w == 4 else []) for w, name in PAIRS]
+)
+def test_workers_do_not_change_a_trial(results: Results, workers: int, name: str) -> None:
     check_agreement(results[workers][name], results[1][name])
 
 
-@pytest.mark.parametrize("workers", [2, 4])
-def test_a_worker_keeps_nothing_of_its_trials(results: dict[int, dict[str, Any]], workers: int) -> None:
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_worker_keeps_nothing_of_its_trials(results: Results, workers: int) -> None:
     """It trains one after another for as long as a sweep lasts."""
     assert results[workers]["kept"] == 0
 
 
-@pytest.mark.parametrize("workers", [2, 4])
-def test_traffic_is_told(results: dict[int, dict[str, Any]], workers: int) -> None:
+@pytest.mark.parametrize("workers", WORKERS)
+def test_traffic_is_told(results: Results, workers: int) -> None:
     """Of every node; what its workers train beside the exchange is more than what they train with it."""
     found = results[workers]["plain"]
     nodes = [f"parallel/node{n}_images_per_second" for n in range(workers // 2)]
@@ -165,8 +184,8 @@ def test_traffic_is_told(results: dict[int, dict[str, Any]], workers: int) -> No
     assert results[1]["plain"]["traffic"] == {}
 
 
-@pytest.mark.parametrize("workers", [2, 4])
-def test_the_peak_of_memory_is_the_largest_workers_on_all(results: dict[int, dict[str, Any]], workers: int) -> None:
+@pytest.mark.parametrize("workers", WORKERS)
+def test_the_peak_of_memory_is_the_largest_workers_on_all(results: Results, workers: int) -> None:
     told, own = zip(*results[workers]["peaks"], strict=True)
     assert len(told) == workers and all(peaks == told[0] for peaks in told)
     assert len(set(own)) > 1  # by themselves, they would have told different ones

@@ -7,7 +7,12 @@ import math
 import pytest
 import torch
 
+from ltsearch import records
 from trainables.shifted_test import DISTRIBUTIONS, accuracies, sizes
+
+
+def test_the_analysis_calls_them_alike() -> None:
+    assert records.SHIFTED_TESTS == DISTRIBUTIONS
 
 
 def test_sizes_of_the_published_protocol() -> None:
