@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltsearch import adaptive, sources
+from ltsearch.cells import cell_id
 from ltsearch.jobs import Job, Outcome
 from ltsearch.plan import Cell, Plan, first, required_label, search_data
 from ltsearch.records import KL_EXPERTS, SETTLED, CellRecord, Status
@@ -47,6 +48,15 @@ def outstanding(plan: Plan, study: SearchStudy | None, store: CellStore, unwante
         if study is None or not study.is_over() or not all(done(cell.id) for cell in confirmed):
             left += [*search_data(plan), *(cell.config for cell in confirmed)]
     return left
+
+
+def called(plan: Plan) -> Callable[[TrialConfig], str]:
+    """Where in the study a configuration stands: its file and row."""
+    where: dict[str, str] = {cell.id: f"row {row.label!r}" for row in reversed(plan.rows) for cell in row.cells}
+    for row in plan.rows:
+        for one in (one for cell in row.cells for one in first(cell)):
+            where.setdefault(one.id, f"row {row.label!r}, what it builds on")
+    return lambda config: f"{plan.loaded.file}: {where.get(cell_id(config), 'search')}"
 
 
 def confirmations(study: SearchStudy | None) -> list[Cell]:

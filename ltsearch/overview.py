@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pydantic import ValidationError
 
 from ltsearch import adaptive, estimate, placement
-from ltsearch.plan import Cell, Plan
+from ltsearch.plan import Cell, Plan, first
 from ltsearch.progress import clock
 from ltsearch.records import SEARCH_ARTIFACT, SETTLED, CellRecord, SearchRecord, Status
 from ltsearch.spec import AdaptiveSeeds, seed_list
@@ -73,7 +73,27 @@ def _rows(plan: Plan, states: Mapping[str, State]) -> list[str]:
     rule = plan.loaded.spec.seeds
     if isinstance(rule, AdaptiveSeeds):
         lines.append(f"  further seeds, up to {rule.max}, for rows not known to ±{rule.until.ci_halfwidth:g} points")
-    return [*lines, ""]
+    return [*lines, "", *_first(plan, states)]
+
+
+def _first(plan: Plan, states: Mapping[str, State]) -> list[str]:
+    """What rows build on, each with those rows; cells that no row shows are listed."""
+    rows = {cell.id: row.label for row in reversed(plan.rows) for cell in row.cells}
+    users: dict[str, list[str]] = {}
+    cells: dict[str, dict[str, Cell]] = {}
+    for row in plan.rows:
+        for one in (one for cell in row.cells for one in first(cell)):
+            any_seed = one.config.model_copy(update={"seed": 0}).model_dump_json()
+            key = f"row {rows[one.id]!r}" if one.id in rows else f"{one.config.method.name}: {any_seed}"
+            users.setdefault(key, []).append(row.label)
+            if one.id not in rows:
+                cells.setdefault(key, {})[one.id] = one
+    lines = []
+    for key, found in users.items():
+        lines.append(f"  {key.split(': {')[0]}, for {', '.join(dict.fromkeys(found))}")
+        shown = [f"{one.seed}: {one.id} {states[one.id]}" for one in cells.get(key, {}).values()]
+        lines += [f"    seed {' · '.join(shown)}"] if shown else []
+    return ["Trained first, once for all that build on it:", *lines, ""] if lines else []
 
 
 def searched(plan: Plan, store: CellStore) -> SearchRecord | None:

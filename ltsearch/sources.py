@@ -114,10 +114,12 @@ def read(
     root: Path,
     say: Callable[[str], None],
     known: Mapping[SourceKey, Source] | None = None,
+    called: Callable[[TrialConfig], str] = lambda config: config.method.name,
 ) -> dict[SourceKey, Source]:
     """Read every source that is needed and not ``known``, and check that each trial's images can be drawn and fill a batch.
 
-    Raises ``DataError``. Writes nothing (but what a download brings).
+    Raises ``DataError``, which names the trial that it is about as ``called`` does. Writes nothing, but what a download
+    brings.
     """
     from trainables.data import read_source
     from trainables.data.longtail import check_batches, split
@@ -141,10 +143,13 @@ def read(
         if text not in checked:
             checked.add(text)
             data = images(config.data)
-            check_batches(config, data)
-            for role, first in config.method.requires(config):
-                if first.data != config.data and first.data.shot_group is None:
-                    _check_classes(config, data, role, images(first.data))
+            try:
+                check_batches(config, data)
+                for role, first in config.method.requires(config):
+                    if first.data != config.data and first.data.shot_group is None:
+                        _check_classes(config, data, role, images(first.data))
+            except DataError as error:
+                raise DataError(f"{called(config)}: {error}") from None
     return sources
 
 

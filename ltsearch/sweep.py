@@ -137,7 +137,7 @@ def sweep(args: argparse.Namespace) -> int:
     work = outstanding.outstanding(plan, before, store, unwanted)
     placement.check_workers(spec.resources, work)
     checks.access_to_cells(store, work)
-    data = sources.read(work, root, say=print, known=data)
+    data = sources.read(work, root, print, data, outstanding.called(plan))
     outstanding.check_metrics(plan, data)
     if not args.address:
         checks.warn_of_emulation(work, spec.resources)
@@ -189,7 +189,7 @@ def run_sweep(
         study = SearchStudy(plan, folder, content)
     unwanted = outstanding.unwanted(False, args.retry, stale)
     work = outstanding.outstanding(plan, study, store, unwanted)
-    data = sources.read(work, root, say=print, known=data)
+    data = sources.read(work, root, print, data, outstanding.called(plan))
     for cell in [*plan.cells, *outstanding.confirmations(study)]:
         record = store.read(cell.id)
         if record is not None and unwanted(record):

@@ -31,7 +31,8 @@ def test_a_teacher_that_knows_other_classes(tmp_path: Path, capsys: pytest.Captu
     assert main([str(write(tmp_path, tree))]) == 2
     told = capsys.readouterr().err
     assert (
-        "error: dive on the 10 classes of digits (0, 1, 2, 3, …) requires a teacher on the 3 of digits (0, 1, 2" in told
+        "study.yaml: row 'only': dive on the 10 classes of digits (0, 1, 2, 3, …) requires a teacher on the 3 of "
+        in told
     )
     assert not list(tmp_path.rglob("record.json"))
 
@@ -44,3 +45,39 @@ def test_an_option_of_another_method(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_power_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = refused(capsys, str(write(tmp_path, of_method({"name": "dive", "power": 1.5}))))
     assert "method.power = 1.5: input should be less than or equal to 1" in told
+
+
+def test_routing_without_a_ride_to_route(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = refused(capsys, str(write(tmp_path, of_method({"name": "ride_routing"}))))
+    assert "ride_routing chooses among the experts of a trained RIDE: set model.experts >= 2" in told
+
+
+@pytest.mark.parametrize(
+    ("sampling", "said"),
+    [
+        ({"name": "power", "q": 4.0}, "'power', q = 4 leaves class '9' (2 images) without images: "),
+        ({"name": "undersample"}, "'undersample' leaves 20 images an epoch (2 of each of 10 classes), fewer than "),
+    ],
+)
+def test_samplers_that_leave_too_little(
+    sampling: dict[str, Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a sampler leaves is known with the data: the sweep says it before anything starts."""
+    tree = of_method({"name": "ce"})
+    tree["base"]["data"] = {"name": "digits", "imbalance": {"factor": 60}}
+    tree["base"] |= {"sampling": sampling, "training": {"epochs": 1, "batch_size": 256}}
+    assert main([str(write(tmp_path, tree))]) == 2
+    told = capsys.readouterr().err
+    assert f"study.yaml: row 'only': sampling.name = {said}" in told
+    assert not list(tmp_path.rglob("record.json"))
+
+
+def test_a_first_stage_that_rows_share_is_shown_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that is a row is named; one that no row shows, with its cells."""
+    tree = of_method({"name": "ce"})
+    named = {name: {"name": name, "set": {"method": {"name": name}}} for name in ("crt", "lws", "dive")}
+    tree["ablation"]["rows"] = [{"name": "joint"}, *named.values()]
+    assert main([str(write(tmp_path, tree)), "--plan"]) == 0
+    shown = capsys.readouterr().out.split("Trained first, once for all that build on it:\n")[1].splitlines()
+    assert shown[:2] == ["  row 'joint', for crt, lws", "  bsce, for dive"]
+    assert shown[2].startswith("    seed 0: ") and shown[2].count(" missing") == 2 and shown[3] == ""
