@@ -18,8 +18,9 @@ from ltsearch.records import TEST, TEST_GMACS, TRAIN, TRAIN_GMACS, PlannedRow, P
 HOW_TO_READ = (
     "Published rows as printed, each with the recipe of its authors, which mostly is not printed. Our rows stand in a column "
     "only if data set, imbalance, backbone, epochs, augmentation, image size and training images are those of the numbers "
-    "there; otherwise a note says what differs. What a network costs depends on data set, backbone and image size only; test "
-    "(G) of an ensemble of ours is that of all its experts."
+    "there, and so are method, parts, K, T, optimiser, schedule, images a step and classifier; otherwise a note says what "
+    "differs. What a network costs depends on data set, backbone and image size only; test (G) of an ensemble of ours is that "
+    "of all its experts."
 )
 _METRICS = {"top1": "top-1", "top5": "top-5", "train_top1": "train top-1", "difference": "difference to the baseline"}
 _METRICS |= {"train_gflops": "train (G)", "test_gflops": "test (G)"}

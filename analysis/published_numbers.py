@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from analysis import published_recipes
 from ltsearch.records import Published
 from trainables.errors import UserError
 
@@ -179,4 +180,4 @@ def deviations(number: Number, config: dict[str, Any]) -> list[str]:
         found.append("a step profile")
     if imbalance.get("subset_seed", 0) != 0:
         found.append(f"subset seed {imbalance['subset_seed']} instead of 0")
-    return found
+    return found + published_recipes.differences(number, config)

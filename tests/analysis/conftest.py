@@ -69,6 +69,9 @@ def config(**over: Any) -> dict[str, Any]:
     return tree
 
 
+ONE = {"model__experts": 1, "augmentation__copies": 1}  # what the paper's CE and BSCE have
+
+
 def cell_of(row: str, seed: int) -> str:
     """A cell's id; the two NCL++ rows are the same cells."""
     return f"{row.removesuffix(' (ensemble)').lower().replace(' ', '')}-{seed}"
@@ -98,8 +101,8 @@ def plan() -> PlanRecord:
         reference="CE",
         has_search=True,
         rows=[
-            planned("CE", over={"method__name": "ce"}, answer="CE"),
-            planned("BIL", over={"method__name": "bsce", "augmentation__policy": "sim"}, answer="BIL"),
+            planned("CE", over={"method__name": "ce", **ONE}, answer="CE"),
+            planned("BIL", over={"method__name": "bsce", "augmentation__policy": "sim", **ONE}, answer="BIL"),
             planned("BIL + InterCL"),
             planned("BIL + IntraCL"),
             planned("random"),

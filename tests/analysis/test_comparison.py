@@ -108,6 +108,7 @@ def with_costs(runs: SweepRuns, rows: list, **costs: float) -> Table:
 
 
 LARGE = {
+    "augmentation__copies": 2,
     "data__name": "imagenet_lt", "data__image_size": 224, "data__imbalance__profile": "natural",
     "augmentation__policy": "rand", "model__backbone": "resnet50",
 }  # fmt: skip

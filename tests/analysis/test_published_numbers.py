@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from analysis import published_numbers
+from analysis import published_numbers, published_recipes
 from analysis.published_numbers import Number
+from ltsearch.plan import make_plan
 from ltsearch.records import Published
+from ltsearch.spec import load as load_study
 from tests.analysis.conftest import config
+from tests.conftest import ROOT
 from trainables.errors import UserError
 
 
@@ -165,13 +168,14 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
 
 
 CE = Published(paper="ncl_pp", table="7", row="CE")
+ONE = {"method__name": "ce", "model__experts": 1, "augmentation__copies": 1}
 
 
 @pytest.mark.parametrize("policy", ["rand", "auto"])
 def test_the_papers_setting_is_comparable(policy: str) -> None:
     (number,) = published_numbers.find(CE)
-    assert published_numbers.deviations(number, config(augmentation__policy=policy)) == []
-    assert published_numbers.deviations(number, config(data__image_size=32)) == []
+    assert published_numbers.deviations(number, config(**ONE, augmentation__policy=policy)) == []
+    assert published_numbers.deviations(number, config(**ONE, data__image_size=32)) == []
 
 
 @pytest.mark.parametrize(
@@ -193,7 +197,63 @@ def test_the_papers_setting_is_comparable(policy: str) -> None:
 )
 def test_what_differs_is_named(over: dict[str, object], expected: str) -> None:
     (number,) = published_numbers.find(CE)
-    assert published_numbers.deviations(number, config(**over)) == [expected]
+    assert published_numbers.deviations(number, config(**{**ONE, **over})) == [expected]
+
+
+def test_a_network_that_only_shares_the_data_is_not_comparable() -> None:
+    """What decides a number is more than data, backbone, epochs and augmentation."""
+    (number,) = published_numbers.find(Published(paper="ncl_pp", table="7", row="NCL++"))
+    assert number.value == 54.82
+    whole = {"optimizer": {"lr": 0.1, "momentum": 0.9}, "training": {"epochs": 400, "batch_size": 64, "accumulate": 1}}
+    assert published_numbers.deviations(number, {**config(), **whole}) == []
+    other = {**config(method__name="ce", model__experts=7, augmentation__copies=1), "optimizer": {"lr": 0.001}}
+    other["training"] = {"epochs": 400, "batch_size": 512, "accumulate": 1}
+    assert published_numbers.deviations(number, other) == [
+        "optimizer.lr 0.001 instead of 0.1",
+        "images a step 512 instead of 64",
+        "model.experts 7 instead of 2",
+        "augmentation.copies 1 instead of 4",
+        "method.name ce instead of ncl_pp",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ("BIL + NFL", {"inter": False, "intra": False, "nfl": True, "experts": 1, "copies": 1}),
+        ("BIL + InterCL", {"inter": True, "intra": False, "nfl": False, "experts": 2, "copies": 1}),
+        ("BIL + InterCL + IntraCL", {"inter": True, "intra": True, "nfl": False, "experts": 2, "copies": 4}),
+        ("NCL++", {"inter": True, "intra": True, "nfl": True, "experts": 2, "copies": 4}),
+    ],
+)
+def test_what_a_row_of_table_7_is_made_of(row: str, expected: dict[str, object]) -> None:
+    (number,) = published_numbers.find(Published(paper="ncl_pp", table="7", row=row))
+    found = published_recipes.recipe(number)
+    assert {key: value for key, value in found.items() if key.split(".")[1:] and key.split(".")[1] in expected} == {
+        ("method." if key in ("inter", "intra", "nfl") else "model." if key == "experts" else "augmentation.")
+        + key: value
+        for key, value in expected.items()
+    }
+
+
+STUDIES = sorted(path for path in (ROOT / "search_spaces").rglob("*.yaml") if path.parent.name != "shared")
+WITH_PAPER = [path for path in STUDIES if "\n  paper:" in path.read_text() or path.parent.name in ("methods", "ncl_pp")]
+
+
+@pytest.mark.parametrize("path", WITH_PAPER, ids=lambda path: path.stem)
+def test_the_profile_paper_is_made_as_the_papers_own_rows_were(path: Path) -> None:
+    """Every row that answers to a number of the paper's own; the rest is said where it cannot be."""
+    apart: dict[str, list[str]] = {}
+    for row in (row.record() for row in make_plan(load_study(path, "paper")).rows):
+        numbers = published_numbers.find(row.published) if row.published else []
+        found = min((published_numbers.deviations(n, row.config) for n in numbers if n.epochs), key=len, default=[])
+        if found and not (path.stem == "cifar_lt_comparison" and "own recipes" not in row.setting):
+            apart[row.label] = found
+    known = {
+        "dive_table8": "augmentation sim instead of sim+jitter",
+        "cifar_lt_comparison": "dataset cifar10 instead of cifar100",
+    }
+    assert all(found == [known.get(path.stem)] for found in apart.values()), apart
 
 
 def test_table_9_is_compared_at_its_ratio() -> None:
@@ -205,7 +265,7 @@ def test_table_9_is_compared_at_its_ratio() -> None:
 
 def test_balanced_cifar_is_imbalance_1() -> None:
     small, large = published_numbers.find(Published(paper="ncl_pp", table="8", row="CE"))
-    balanced = config(data__imbalance__factor=1.0)
+    balanced = config(**ONE, data__imbalance__factor=1.0)
     assert published_numbers.deviations(large, balanced) == []
     assert published_numbers.deviations(small, balanced) == ["backbone resnet32 instead of resnet10"]
 
