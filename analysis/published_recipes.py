@@ -1,6 +1,6 @@
 """What the papers' own numbers were made with: as printed, else as the released code has it (docs/methods).
 
-Numbers that a paper cites have no recipe here. Their epochs are not printed, which alone keeps ours apart from them.
+Numbers that a paper cites have no recipe here, and nothing of ours stands beside them.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from analysis.published_numbers import Number
 
-_SGD = {"optimizer.momentum": 0.9, "optimizer.nesterov": True}
+_SGD = {"optimizer.momentum": 0.9, "optimizer.weight_decay": 2e-4, "optimizer.nesterov": True}
 _COSINE = {"schedule.name": "cosine"}
+_STEPS = {"schedule.name": "multistep", "schedule.warmup_epochs": 5, "model.classifier": "linear"}
 _LARGE = {**_SGD, **_COSINE, "optimizer.lr": 0.2, "images a step": 256, "model.classifier": "cosine"}
-# (paper, data set) -> configuration keys and their values. "images a step": training.batch_size times training.accumulate.
+# (paper, data set) -> configuration keys and their values, a tuple where the text at hand leaves several. "images a step":
+# training.batch_size times training.accumulate.
 _TRAINED: dict[tuple[str, str], dict[str, Any]] = {
     ("ncl_pp", "cifar"): {
-        **_SGD, "optimizer.lr": 0.1, "optimizer.weight_decay": 2e-4, "images a step": 64, "schedule.name": "multistep",
-        "schedule.milestones": [320, 360], "schedule.gamma": 0.1, "model.classifier": "linear",
+        **_SGD, **_STEPS, "optimizer.lr": 0.1, "images a step": 64, "schedule.milestones": [320, 360], "schedule.gamma": 0.1,
     },
     ("ncl_pp", "imagenet_lt"): _LARGE,
     ("ncl_pp", "inaturalist2018"): _LARGE,
@@ -28,39 +29,66 @@ _TRAINED: dict[tuple[str, str], dict[str, Any]] = {
         "schedule.gamma": 0.1, "model.pretrained": True,
     },
     ("dive", "cifar"): {
-        "optimizer.momentum": 0.9, "optimizer.lr": 0.1, "optimizer.weight_decay": 2e-4, "images a step": 128,
-        "schedule.name": "multistep", "schedule.milestones": [120, 160], "schedule.gamma": 0.01, "model.classifier": "linear",
+        "optimizer.momentum": 0.9, "optimizer.weight_decay": 2e-4, **_STEPS, "optimizer.lr": 0.1, "images a step": 128,
+        "schedule.milestones": [120, 160], "schedule.gamma": 0.01,
     },
     ("dive", "imagenet_lt"): {**_COSINE, "optimizer.momentum": 0.9, "optimizer.lr": 0.2, "images a step": 512},
     ("dive", "inaturalist2018"): {**_COSINE, "optimizer.momentum": 0.9, "optimizer.lr": 0.1, "images a step": 256},
 }  # fmt: skip
 # What changes the numbers of every method and is nowhere in these papers but at its neutral value.
 _NEUTRAL = {
-    "sampling.name": "instance",
-    "optimizer.clip_norm": None,
-    "training.batch_norm_groups": 1,
-    "model.shared": "none",
-}
+    "sampling.name": "instance", "optimizer.clip_norm": None, "training.batch_norm_groups": 1, "model.shared": "none",
+    "method.label_smoothing": 0.0, "method.reweight": "none", "method.formulation": ("paper", "official"),
+}  # fmt: skip
 _PARTS = {"inter": "InterCL", "intra": "IntraCL", "nfl": "NFL"}
 _ONE_NETWORK = {"model.experts": 1, "augmentation.copies": 1}
+_NCL = {
+    "model.experts": 3, "augmentation.copies": 2, "method.nfl": True, "method.beta": 0.3, "method.inter_weight": 0.6,
+    "method.contrastive_weight": 1.0,
+}  # fmt: skip
+_SOFT, _SHARP = {"method.temperature": 3.0, "method.power": 0.5}, {"method.temperature": 1.0, "method.power": 1.0}
+_TEACHER = {"method.bsce": False, "method.target": "teacher"}
+_FACTORED = {"method.bsce": False, "method.target": "label_factored"}
+_DIVE = {
+    **_ONE_NETWORK,
+    "method.bsce": True,
+    "method.target": "teacher",
+    "method.teacher": {},
+    "method.alpha": (0.5, 0.75),
+}
+_TABLE_6 = {  # of DiVE
+    "#1": {},
+    "#2": {**_FACTORED, "method.temperature": 1.0},
+    "#3": _TEACHER,
+    "#4": {**_TEACHER, **_SHARP},
+    "#5": {**_FACTORED, **_SHARP},
+    "#6": _FACTORED,
+}
 
 
-def recipe(number: Number) -> dict[str, Any]:
-    """Dotted keys of the configuration that the number was made with; empty for a cited number."""
-    if number.epochs is None:
-        return {}
+def recipe(number: Number) -> dict[str, Any] | None:
+    """Dotted keys of the configuration that the number was made with; None where that is not known."""
     family = "cifar" if number.dataset.startswith("cifar") else number.dataset
     found = {**_NEUTRAL, **_TRAINED.get((number.paper, family), {})}
-    match number.method:
-        case "":  # a variant that no other paper has
-            return found
-        case "ncl_pp":
-            found |= _ncl_pp(number)
-        case "ncl":
-            found |= {"model.experts": 3, "augmentation.copies": 2}
-        case _:
+    method = number.method or ("dive" if number.row in _TABLE_6 else "")
+    match number.paper, method:
+        case _ if number.epochs is None:
+            return None
+        case _, "ce" | "bsce":
             found |= _ONE_NETWORK
-    return {**found, "method.name": number.method}
+        case "ncl_pp", "ncl":
+            found |= _NCL
+        case "ncl_pp", "ncl_pp":
+            found |= _ncl_pp(number)
+        case "dive", "dive":
+            found |= {**_DIVE, **(_SOFT if family == "cifar" else {}), **_TABLE_6.get(number.row, {})}
+            found |= {"method.power": 1.0} if family == "imagenet_lt" else {}
+        case "dive", "" if number.row == "PC CE":
+            method = "post_hoc_adjustment"
+            found |= _ONE_NETWORK
+        case _:
+            return None
+    return {**found, "method.name": method}
 
 
 def _ncl_pp(number: Number) -> dict[str, Any]:
@@ -75,6 +103,7 @@ def _ncl_pp(number: Number) -> dict[str, Any]:
         "method.weights": "learnable" if number.row == "Learnable" else "fixed",
         "method.hard_select": "top",
         "method.balanced_distillation": True,
+        "method.detach_teacher": False,
         "model.experts": 2 if "InterCL" in named else 1,
         "augmentation.copies": copies if "IntraCL" in named else 1,
     }
@@ -82,19 +111,26 @@ def _ncl_pp(number: Number) -> dict[str, Any]:
 
 def differences(number: Number, config: Mapping[str, Any]) -> list[str]:
     """``key ours instead of theirs``, of the keys that a configuration has."""
+    made = recipe(number)
+    if made is None:
+        return (
+            ["recipe not printed"] if number.epochs is not None else []
+        )  # else: epochs not printed, which is said already
     training = config.get("training", {})
     found = []
-    for key, theirs in recipe(number).items():
+    for key, theirs in made.items():
         if key == "images a step":
             ours = training["batch_size"] * training.get("accumulate", 1) if "batch_size" in training else theirs
         else:
             section, name = key.split(".")
             ours = config.get(section, {}).get(name, theirs)
-        ours = list(ours) if isinstance(ours, tuple) else ours
-        if ours != theirs:
+        ours = list(ours) if isinstance(ours, tuple) and not isinstance(theirs, tuple) else ours
+        if ours != theirs and not (isinstance(theirs, tuple) and ours in theirs):
             found.append(f"{key} {_text(ours)} instead of {_text(theirs)}")
     return found
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " or ".join(map(_text, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -14,6 +14,7 @@ from ltsearch.progress import clock
 from ltsearch.records import SEARCH_ARTIFACT, SETTLED, CellRecord, SearchRecord, Status
 from ltsearch.spec import AdaptiveSeeds, seed_list
 from ltsearch.store import CellStore
+from trainables.overrides import flatten
 
 State = str
 _SHOWN = {Status.FINISHED: "done", Status.RUNNING: "interrupted"}
@@ -79,21 +80,29 @@ def _rows(plan: Plan, states: Mapping[str, State]) -> list[str]:
 def _first(plan: Plan, states: Mapping[str, State]) -> list[str]:
     """What rows build on, each with those rows; cells that no row shows are listed."""
     rows = {cell.id: row.label for row in reversed(plan.rows) for cell in row.cells}
-    users: dict[str, list[str]] = {}
-    cells: dict[str, dict[str, Cell]] = {}
+    found: dict[str, tuple[str, dict[str, Cell], dict[str, None]]] = {}
     for row in plan.rows:
-        for one in (one for cell in row.cells for one in first(cell)):
-            any_seed = one.config.model_copy(update={"seed": 0}).model_dump_json()
-            key = f"row {rows[one.id]!r}" if one.id in rows else f"{one.config.method.name}: {any_seed}"
-            users.setdefault(key, []).append(row.label)
-            if one.id not in rows:
-                cells.setdefault(key, {})[one.id] = one
+        for cell in row.cells:
+            for one in first(cell):
+                any_seed = one.config.model_copy(update={"seed": 0}).model_dump_json()
+                title = f"row {rows[one.id]!r}" if one.id in rows else _differs(one, cell)
+                _, cells, users = found.setdefault(any_seed, (title, {}, {}))
+                users[row.label] = None
+                if one.id not in rows:
+                    cells[one.id] = one
     lines = []
-    for key, found in users.items():
-        lines.append(f"  {key.split(': {')[0]}, for {', '.join(dict.fromkeys(found))}")
-        shown = [f"{one.seed}: {one.id} {states[one.id]}" for one in cells.get(key, {}).values()]
+    for title, cells, users in found.values():
+        lines.append(f"  {title}, for {', '.join(map(repr, users))}")
+        shown = [f"{one.seed}: {one.id} {states[one.id]}" for one in cells.values()]
         lines += [f"    seed {' · '.join(shown)}"] if shown else []
     return ["Trained first, once for all that build on it:", *lines, ""] if lines else []
+
+
+def _differs(one: Cell, user: Cell) -> str:
+    """The method of a trial that comes first, and what of it is not its user's but for the method."""
+    mine, theirs = (flatten(cell.config.model_dump(mode="json", exclude={"method", "seed"})) for cell in (one, user))
+    changes = [f"{key}={value}" for key, value in mine.items() if value != theirs.get(key)]
+    return f"{one.config.method.name} ({', '.join(changes)})" if changes else one.config.method.name
 
 
 def searched(plan: Plan, store: CellStore) -> SearchRecord | None:

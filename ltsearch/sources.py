@@ -118,8 +118,8 @@ def read(
 ) -> dict[SourceKey, Source]:
     """Read every source that is needed and not ``known``, and check that each trial's images can be drawn and fill a batch.
 
-    Raises ``DataError``, which names the trial that it is about as ``called`` does. Writes nothing, but what a download
-    brings.
+    Raises ``DataError``; what a trial cannot make of its images names the trial as ``called`` does. Writes nothing, but what
+    a download brings.
     """
     from trainables.data import read_source
     from trainables.data.longtail import check_batches, split
@@ -131,23 +131,26 @@ def read(
 
     sources: dict[SourceKey, Source] = dict(known or {})
 
-    def images(config: DataConfig) -> TrialData:
+    def source(config: DataConfig) -> Source:
         if key(config) not in sources:
             say(f"reading {config.path or config.name} …")
             sources[key(config)] = read_source(config, root)
-        return split(config, sources[key(config)])
+        return sources[key(config)]
 
     checked: set[str] = set()
     for config in configs:
         text = config.model_dump_json(include={"data", "training", "sampling", "method"})
         if text not in checked:
             checked.add(text)
-            data = images(config.data)
+            requires = [(role, first) for role, first in config.method.requires(config) if first.data != config.data]
+            for needed in (config, *(first for _, first in requires)):
+                source(needed.data)
             try:
+                data = split(config.data, source(config.data))
                 check_batches(config, data)
-                for role, first in config.method.requires(config):
-                    if first.data != config.data and first.data.shot_group is None:
-                        _check_classes(config, data, role, images(first.data))
+                for role, first in requires:
+                    if first.data.shot_group is None:
+                        _check_classes(config, data, role, split(first.data, source(first.data)))
             except DataError as error:
                 raise DataError(f"{called(config)}: {error}") from None
     return sources

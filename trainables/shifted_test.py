@@ -27,17 +27,18 @@ def sizes(labels: Tensor, class_counts: Tensor) -> Tensor:
     most = int(torch.bincount(labels, minlength=classes).min())
     rank = torch.empty(classes, dtype=torch.float64)
     rank[torch.argsort(class_counts.cpu(), descending=True, stable=True)] = torch.arange(classes, dtype=torch.float64)
-    share = rank / max(classes - 1, 1)
-    forward = [most * float(factor) ** -share for factor in FACTORS]
-    backward = [most * float(factor) ** -(1 - share) for factor in reversed(FACTORS)]
+    ahead, behind = rank / max(classes - 1, 1), (classes - 1 - rank) / max(classes - 1, 1)
+    forward = [most * float(factor) ** -ahead for factor in FACTORS]
+    backward = [most * float(factor) ** -behind for factor in reversed(FACTORS)]
     # 1e-9: 20 · 0.1^1 is 2, not 1.9999999999999996
-    return torch.stack([*forward, torch.full_like(share, most), *backward]).add(1e-9).long()
+    return torch.stack([*forward, torch.full_like(ahead, most), *backward]).add(1e-9).long()
 
 
 def accuracies(logits: Tensor, labels: Tensor, class_counts: Tensor) -> dict[str, Tensor]:
     """Of raw logits ``[K, N, C]``: float64 ``[2, S]``, plain and compensated.
 
-    For ``single`` (mean over experts) and ``ensemble``; NaN for a distribution that leaves no image.
+    For ``single`` (mean over experts) and ``ensemble``; NaN for a distribution that leaves a class without images, since a
+    compensated prediction would know which: a factor f takes f test images of every class.
     """
     labels = labels.to(logits.device)
     stay = sizes(labels.cpu(), class_counts).to(logits.device)  # [S, C]
@@ -47,11 +48,15 @@ def accuracies(logits: Tensor, labels: Tensor, class_counts: Tensor) -> dict[str
     starts = torch.bincount(ordered, minlength=logits.shape[-1]).cumsum(0).roll(1)
     starts[0] = 0
     place[order] = torch.arange(len(labels), device=labels.device) - starts[ordered]
-    found = {}
+    found, nothing = {}, torch.tensor(torch.nan, dtype=torch.float64, device=labels.device)
     for name, z in (("single", logits), ("ensemble", logits.mean(0, keepdim=True))):
         plain = z.argmax(-1) == labels  # [K, N]
         rows: list[list[Tensor]] = [[], []]
         for keep in stay:
+            if not keep.min():
+                rows[0].append(nothing)
+                rows[1].append(nothing)
+                continue
             kept = place < keep[labels]
             shifted = (z + (keep / keep.sum()).log().to(z.dtype)).argmax(-1) == labels
             rows[0].append(plain[:, kept].double().mean())

@@ -43,6 +43,7 @@ class Row:
     same_as: str | None = None  # the cells of that row, under another name
     weights: tuple[float, float] | None = None  # λ1, λ2 in the first epoch
     drift: float = 0.0  # of λ1 up, of λ2 down, an epoch
+    shifted: bool = True  # whether a class keeps images under shifted test distributions
     virtual: tuple[float, ...] | None = None  # virtual examples a class, many to few
     counts: Sequence[int] | None = None  # of the classes, where others than the study's
 
@@ -139,6 +140,8 @@ def final(row: Row, counts: Sequence[int], per_class: int, seed: int) -> Arrays:
     for predict, shown in (("single", logits), ("ensemble", logits.mean(0, keepdims=True))):
         base = (shown.argmax(-1) == labels).mean()
         arrays[f"shifted_{predict}"] = base + np.linspace(0.1, -0.1, 11) * np.array([[1.0], [0.5]])
+        if not row.shifted:
+            arrays[f"shifted_{predict}"][:] = np.nan
     if row.experts > 1:
         arrays["kl_experts"] = rng.uniform(0.2, 0.4, classes) * 3 / row.strength + 0.5 / np.sqrt(sizes)
     return arrays

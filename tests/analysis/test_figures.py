@@ -53,7 +53,7 @@ ROWS = [
         drift=0.05,
     ),
     Row("other sizes", method={"name": "ncl_pp", "beta": 1.0}, counts=COUNTS[::-1]),
-    Row("large", experts=2, method={"name": "ncl_pp", "beta": 0.3}, keep="top5"),
+    Row("large", experts=2, method={"name": "ncl_pp", "beta": 0.3}, keep="top5", shifted=False),
     Row("waiting", method={"name": "ncl_pp", "beta": "all"}, runs=False),
 ]
 CONTROL = "control: learnable, K experts"  # what it is called in figures
@@ -456,6 +456,8 @@ def test_shifted_test(study: Study) -> None:
     assert [row[0] for row in printed.rows[1:4]] == [
         "BSCE, prior compensated (single expert)", "NCL++ (single expert)", "NCL++, prior compensated (single expert)"
     ]  # fmt: skip
+    empty = shifted_test.build(study.context, request_of("shifted_test", rows=["large"], setting=FEW))
+    assert empty is None
     assert len(printed.rows) == 6  # BSCE has one expert: its ensemble is not printed again
 
 

@@ -241,6 +241,20 @@ WITH_PAPER = [path for path in STUDIES if "\n  paper:" in path.read_text() or pa
 
 
 @pytest.mark.parametrize("path", WITH_PAPER, ids=lambda path: path.stem)
+def test_only_rows_that_answer_to_a_number_stand_beside_it(path: Path) -> None:
+    """In the tables that the report prints; an ensemble has the recipe of its single row."""
+    plan = make_plan(load_study(path, "paper"))
+    for asked in plan.loaded.spec.report.published:
+        numbers = [n for n in published_numbers.table(asked.paper, asked.table) if not n.metric.endswith("gflops")]
+        for row in (row.record() for row in plan.rows):
+            if row.predict == "single":
+                own = published_numbers.find(row.published)[0] if row.published else None
+                known = (own.method or own.row) if own else row.config["method"]["name"]
+                beside = {n.method or n.row for n in numbers if not published_numbers.deviations(n, row.config)}
+                assert beside <= {known}, f"{row.label} would stand beside {beside}"
+
+
+@pytest.mark.parametrize("path", WITH_PAPER, ids=lambda path: path.stem)
 def test_the_profile_paper_is_made_as_the_papers_own_rows_were(path: Path) -> None:
     """Every row that answers to a number of the paper's own; the rest is said where it cannot be."""
     apart: dict[str, list[str]] = {}

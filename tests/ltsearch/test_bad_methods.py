@@ -76,8 +76,9 @@ def test_a_first_stage_that_rows_share_is_shown_once(tmp_path: Path, capsys: pyt
     """One that is a row is named; one that no row shows, with its cells."""
     tree = of_method({"name": "ce"})
     named = {name: {"name": name, "set": {"method": {"name": name}}} for name in ("crt", "lws", "dive")}
+    named["dive"]["set"] = {"method": {"name": "dive", "teacher": {"data.imbalance.factor": 2}}}
     tree["ablation"]["rows"] = [{"name": "joint"}, *named.values()]
     assert main([str(write(tmp_path, tree)), "--plan"]) == 0
     shown = capsys.readouterr().out.split("Trained first, once for all that build on it:\n")[1].splitlines()
-    assert shown[:2] == ["  row 'joint', for crt, lws", "  bsce, for dive"]
+    assert shown[:2] == ["  row 'joint', for 'crt', 'lws'", "  bsce (data.imbalance.factor=2.0), for 'dive'"]
     assert shown[2].startswith("    seed 0: ") and shown[2].count(" missing") == 2 and shown[3] == ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,7 @@ class VirtualExamplesOptions(MethodOptions):
     predicts.
     """
 
+    recipe: ClassVar[int] = 2  # 2: a teacher of any method; what is kept
     name: Literal["virtual_examples"] = "virtual_examples"
     temperature: float = Field(1.0, gt=0, description="τ of the distribution `train/virtual_<group>`")
     power: float = Field(1.0, gt=0, le=1, description="its p; 1: off")
