@@ -106,6 +106,25 @@ def test_class_balanced(loss: str) -> None:
     assert float(made.weights.sum()) == pytest.approx(C)
 
 
+def test_weight_balancing() -> None:
+    z, w = logits(), effective(0.9999)
+
+    def binary(z: np.ndarray, y: int) -> float:
+        p = np.exp(log_softmax(z))
+        return -sum(np.log(p[j] if j == y else 1 - p[j]) for j in range(C)) / C
+
+    assert loss_of(method("weight_balancing"), z) == pytest.approx(mean_over(lambda z, y: w[y] * ce(z, y), z), rel=1e-12)
+    want = mean_over(lambda z, y: w[y] * binary(z, y), z)
+    assert loss_of(method("weight_balancing", loss="binary"), z) == pytest.approx(want, rel=1e-12)
+    # What the authors' code calls: torch's own, of one expert, weighted by class.
+    one = torch.from_numpy(np.asarray(z))[0].flatten(0, 1).double()
+    labels = torch.tensor(LABELS * T)
+    theirs = torch.nn.functional.binary_cross_entropy(
+        one.softmax(1), torch.nn.functional.one_hot(labels, C).double(), weight=torch.from_numpy(w)[labels, None]
+    )
+    assert loss_of(method("weight_balancing", k=1, loss="binary"), z[:1]) == pytest.approx(float(theirs), rel=1e-12)
+
+
 @pytest.mark.parametrize("classifier", ["linear", "cosine"])
 def test_ldam_and_drw(classifier: str) -> None:
     z = logits()

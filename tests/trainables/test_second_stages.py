@@ -72,11 +72,18 @@ def test_stage_one_is_the_ce_row(digits: Any) -> None:
         assert cell_id(config.method.requires(config)[0].trial) == cell_id(ce), name
 
 
-def test_weight_balancing_keeps_rows_in_a_ball(digits: Any, folder: Path) -> None:
-    config, after = finished("weight_balancing", digits, folder, {"method.max_norm": 0.05})
-    assert config.method.requires(config)[0].trial.optimizer.weight_decay == 5e-3
+@pytest.mark.parametrize("project", ["step", "epoch"])
+def test_weight_balancing_keeps_rows_in_a_ball(digits: Any, folder: Path, project: str) -> None:
+    over = {"method.max_norm": 0.25, "method.weight_decay": 0.0, "method.project": project}
+    config, after = finished("weight_balancing", digits, folder, over)
+    first = config.method.requires(config)[0].trial
+    assert first.optimizer.weight_decay == 5e-3
+    before = first_of(config, folder)["experts.0.classifier.weight"].double().norm(dim=1)
+    radius = float(before.min() + 0.25 * (before.max() - before.min()))
     norms = after.network.branches[0].classifier.weight.norm(dim=1)
-    assert norms.max() <= 0.05 + 1e-9 and norms.max() > 0.049
+    assert float(norms.max()) <= radius * (1 + 1e-12)
+    # Rows that were longer were shortened to the sphere.
+    assert (norms > radius * (1 - 1e-9)).any() and before.max() > radius
 
 
 def test_tau_is_chosen_on_validation_images_of_another_stage_one(digits: Any, folder: Path) -> None:

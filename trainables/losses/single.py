@@ -36,6 +36,15 @@ def sigmoid(z: Tensor, labels: Tensor, gamma: float = 0.0) -> Tensor:
     return loss.sum(-1)
 
 
+def softmax_binary(z: Tensor, labels: Tensor) -> Tensor:
+    """``-(log p_y + Σ_{j≠y} log(1 - p_j))/C`` with p of the softmax, as the "softmax" of a much copied class-balanced loss."""
+    log_p = F.log_softmax(z, dim=-1)
+    # log(1 - p_j) = logsumexp of the others: the clamp keeps the gradient finite where p_j is 1 in this precision.
+    log_rest = torch.log1p(-log_p.exp().clamp_max(1 - torch.finfo(z.dtype).eps))
+    own = F.one_hot(labels, z.shape[-1]).bool()
+    return -torch.where(own, log_p, log_rest).mean(-1)
+
+
 def margin(z: Tensor, labels: Tensor, margins: Tensor) -> Tensor:
     """LDAM: cross-entropy of ``z`` with ``margins[y]`` (``[C]``) taken off the logit of the label."""
     target = F.one_hot(labels, z.shape[-1]).to(z.dtype)
