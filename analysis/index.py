@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis import markdown
-from analysis.ablation import AblationTable
-from analysis.search_summary import SearchSummary
-from analysis.state import State
-from analysis.study_files import Study
+from analysis.read.state import State
+from analysis.read.study_files import Study
+from analysis.tables.ablation import AblationTable
+from analysis.tables.search import SearchSummary
 from ltsearch.records import PlanRecord
 
 INDEX = "index.md"

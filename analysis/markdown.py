@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from analysis.statistics import ALPHA, Difference, Summary
+from analysis.statistics.seeds import ALPHA, Difference, Summary
 
 ABSENT = "–"
 

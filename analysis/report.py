@@ -17,29 +17,27 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from analysis import (
+from analysis import index, markdown
+from analysis.figures import FIGURES, shifted_test, style
+from analysis.figures import search as search_figures
+from analysis.index import Entry
+from analysis.read import provenance, state, study_files
+from analysis.read.selection import by_cell
+from analysis.read.store import TrackingStore
+from analysis.tables import (
     ablation,
     ablation_table,
     comparison,
     costs,
     factorial,
-    index,
-    markdown,
-    paired_test,
-    provenance,
-    search_figures,
-    search_summary,
-    state,
-    study_files,
-    style,
+    paired_images,
 )
-from analysis.context import Context
-from analysis.figures import FIGURES, shifted_test
-from analysis.index import Entry
-from analysis.search_summary import SearchSummary
-from analysis.selection import by_cell
-from analysis.store import TrackingStore
-from analysis.table import Table, to_csv, to_latex, to_markdown
+from analysis.tables import (
+    search as search_summary,
+)
+from analysis.tables.context import Context
+from analysis.tables.record import Table, to_csv, to_latex, to_markdown
+from analysis.tables.search import SearchSummary
 from ltsearch.records import PlanRecord, is_name, is_sweep
 from trainables.errors import UserError
 from trainables.files import write_text
@@ -172,16 +170,16 @@ def _figures(document: _Document, context: Context) -> None:
 
 def _paired_tests(document: _Document, context: Context) -> None:
     asked = context.plan.paired_tests
-    document.say(*(("## Image by image", paired_test.HOW_TO_READ) if asked else ()))
+    document.say(*(("## Image by image", paired_images.HOW_TO_READ) if asked else ()))
     for number, test in enumerate(asked, start=1):
-        result = paired_test.build(context, test)
+        result = paired_images.build(context, test)
         if result is None:
             document.say(f"“{test.row}” against “{test.reference}”: no seed of which both have finished.")
             continue
         name = f"paired_{number}"
-        made = paired_test.to_table(result, name)
+        made = paired_images.to_table(result, name)
         document.say(f"### {made.caption}")
-        document.table(made, paired_test.to_table(result, name, every=True))
+        document.table(made, paired_images.to_table(result, name, every=True))
 
 
 def _search(document: _Document, summary: SearchSummary) -> None:

@@ -100,7 +100,7 @@ def check_report_folder(plan: Plan) -> None:
 
 def check_published(plan: Plan) -> None:
     """Published numbers that the study refers to must be there before hours are spent; raises ``UserError``."""
-    numbers = import_module("analysis.published_numbers")
+    numbers = import_module("analysis.published.numbers")
     for row in plan.rows:
         if row.published is not None:
             numbers.find(row.published)

@@ -18,6 +18,12 @@ NEVER = {
 ANALYSIS_MAY_IMPORT = {"ltsearch.records", "trainables.errors", "trainables.files"}
 
 
+# Rooms of a package in the order in which data goes through them: none imports from one after it.
+ROOMS = {
+    "analysis": ["statistics", "markdown", "read", "published", "tables", "figures", "index", "report"],
+}
+
+
 def imports(file: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -41,6 +47,20 @@ def test_analysis_sees_records_only() -> None:
         for name in imports(file):
             if name.split(".")[0] in ("ltsearch", "trainables") and name not in ("ltsearch", "trainables"):
                 assert any(name == ok or name.startswith(f"{ok}.") for ok in ANALYSIS_MAY_IMPORT), f"{file}: {name}"
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_no_arrow_runs_back(package: str) -> None:
+    rooms = ROOMS[package]
+    for file in (ROOT / package).rglob("*.py"):
+        room = file.relative_to(ROOT / package).parts[0].removesuffix(".py")
+        if room in ("__init__", "__main__"):
+            continue
+        assert room in rooms, f"{file}: a room that the order of rooms lacks"
+        for name in imports(file):
+            parts = name.split(".")
+            if parts[0] == package and len(parts) > 1 and parts[1] in rooms:
+                assert rooms.index(parts[1]) <= rooms.index(room), f"{file} imports {name}, which comes after it"
 
 
 def test_one_module_of_the_analysis_knows_mlflow() -> None:

@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis import style
-from analysis.context import Context
+from analysis.figures import style
 from analysis.figures.common import (
     ACCURACY,
     PREDICT,
@@ -32,7 +31,8 @@ from analysis.figures.common import (
     titles,
 )
 from analysis.markdown import mean_std
-from analysis.statistics import Summary
+from analysis.statistics.seeds import Summary
+from analysis.tables.context import Context
 from ltsearch.records import FigureRequest
 
 CAPTION = "Accuracy by row"

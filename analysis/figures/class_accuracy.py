@@ -8,8 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from analysis import style
-from analysis.context import Context
+from analysis.figures import style
 from analysis.figures.classes import (
     CLASS_COLUMNS,
     NAMED,
@@ -24,6 +23,7 @@ from analysis.figures.classes import (
     sort_classes,
 )
 from analysis.figures.common import PREDICT, Csv, listed, of_one_setting, omitted, palette, predictions, seeds, titles
+from analysis.tables.context import Context
 from ltsearch.records import TEST, FigureRequest
 
 CAPTION = "Accuracy of every class, sorted by the number of training images"

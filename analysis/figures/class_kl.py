@@ -11,8 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from analysis import style
-from analysis.context import Context
+from analysis.figures import style
 from analysis.figures.classes import (
     CLASS_COLUMNS,
     NAMED,
@@ -26,6 +25,7 @@ from analysis.figures.classes import (
     sort_classes,
 )
 from analysis.figures.common import Csv, listed, of_one_setting, omitted, palette, seeds, titles
+from analysis.tables.context import Context
 from ltsearch.records import KL_COPIES, KL_EXPERTS, FigureRequest
 
 CAPTION = "KL distance between experts and between augmented copies, by class"

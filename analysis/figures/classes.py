@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from analysis import style
+from analysis.figures import style
 from ltsearch.records import GROUPS
 
 NAMED = 20  # up to so many classes, the axis has their names

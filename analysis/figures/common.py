@@ -9,11 +9,11 @@ from typing import Generic, TypeVar
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis import style
-from analysis.ablation import percent
-from analysis.context import Context
-from analysis.selection import value
-from analysis.statistics import Summary, summarize
+from analysis.figures import style
+from analysis.read.selection import value
+from analysis.statistics.seeds import Summary, summarize
+from analysis.tables.ablation import percent
+from analysis.tables.context import Context
 from ltsearch.records import TEST, FigureRequest, PlannedRow, headline
 
 Data = TypeVar("Data")

@@ -13,8 +13,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import labels, style
-from analysis.context import Context
+from analysis.figures import style
 from analysis.figures.common import (
     ACCURACY,
     PREDICT,
@@ -30,7 +29,9 @@ from analysis.figures.common import (
     seeds,
     titles,
 )
-from analysis.statistics import Summary
+from analysis.read import labels
+from analysis.statistics.seeds import Summary
+from analysis.tables.context import Context
 from ltsearch.records import FigureRequest, PlannedRow
 
 CAPTION = "Accuracy over a key of the configuration"

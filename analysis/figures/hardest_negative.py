@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from analysis import style
-from analysis.context import Context
+from analysis.figures import style
 from analysis.figures.common import Csv, listed, of_one_setting, palette, seeds, titles
+from analysis.tables.context import Context
 from ltsearch.records import FigureRequest
 
 CAPTION = "Probability of the hardest negative class"

@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis import style
-from analysis.context import Context
+from analysis.figures import style
 from analysis.figures.common import Csv, listed, of_one_setting, palette, seeds, titles
-from analysis.statistics import Summary, summarize
+from analysis.statistics.seeds import Summary, summarize
+from analysis.tables.context import Context
 from ltsearch.records import TRAIN, CellRecord, FigureRequest
 
 CAPTION = "Loss weights over epochs"

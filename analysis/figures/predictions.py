@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from analysis import style
-from analysis.context import Arrays, Context
+from analysis.figures import style
 from analysis.figures.classes import CLASS_COLUMNS, Classes, shortened, slant, sort_classes
 from analysis.figures.common import Csv, of_one_setting, titles
+from analysis.tables.context import Arrays, Context
 from ltsearch.records import FigureRequest
 
 CAPTION = "Predictions of two experts for one test image"

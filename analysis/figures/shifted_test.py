@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from analysis import style
-from analysis.context import Context
+from analysis.figures import style
 from analysis.figures.common import ACCURACY, PREDICT, Csv, listed, of_one_setting, palette, predictions, seeds, titles
-from analysis.statistics import Summary, summarize
-from analysis.table import Column, Table
+from analysis.statistics.seeds import Summary, summarize
+from analysis.tables.context import Context
+from analysis.tables.record import Column, Table
 from ltsearch.records import SHIFTED_FORMS, SHIFTED_TESTS, FigureRequest
 
 CAPTION = "Accuracy under shifted test distributions"

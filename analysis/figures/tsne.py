@@ -14,10 +14,10 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
 
-from analysis import style
-from analysis.context import Context
+from analysis.figures import style
 from analysis.figures.classes import Classes, shortened, sort_classes
 from analysis.figures.common import Csv, listed, of_one_setting, omitted, titles
+from analysis.tables.context import Context
 from ltsearch.records import FigureRequest
 
 CAPTION = "Features of test images, by t-SNE"

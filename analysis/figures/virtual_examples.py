@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from analysis import style
-from analysis.context import Context
+from analysis.figures import style
 from analysis.figures.classes import sort_classes
 from analysis.figures.common import SPLITS, Csv, listed, of_one_setting, palette, seeds, titles
-from analysis.selection import value
-from analysis.statistics import Summary, summarize
+from analysis.read.selection import value
+from analysis.statistics.seeds import Summary, summarize
+from analysis.tables.context import Context
 from ltsearch.records import GROUPS, TRAIN, FigureRequest
 
 CAPTION = "Average number of virtual examples a class, by shot group"

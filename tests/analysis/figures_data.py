@@ -18,10 +18,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 from numpy.typing import NDArray
 
-from analysis import ablation
-from analysis.context import Context
-from analysis.selection import by_cell
-from analysis.store import TrackingStore
+from analysis.read.selection import by_cell
+from analysis.read.store import TrackingStore
+from analysis.tables import ablation
+from analysis.tables.context import Context
 from ltsearch import records
 from ltsearch.records import CellRecord, Epoch, PlannedCell, PlannedRow, PlanRecord, Status
 

@@ -9,12 +9,13 @@ import math
 import pytest
 from scipy import stats
 
-from analysis import ablation, ablation_table, costs, state
-from analysis.ablation import AblationRow, AblationTable, build
-from analysis.selection import by_cell
-from analysis.statistics import Summary
-from analysis.store import SweepRuns, TrackingStore
-from analysis.table import Column, to_csv, to_latex, to_markdown
+from analysis.read import state
+from analysis.read.selection import by_cell
+from analysis.read.store import SweepRuns, TrackingStore
+from analysis.statistics.seeds import Summary
+from analysis.tables import ablation, ablation_table, costs
+from analysis.tables.ablation import AblationRow, AblationTable, build
+from analysis.tables.record import Column, to_csv, to_latex, to_markdown
 from ltsearch.records import PlannedCell
 from tests.analysis.conftest import ACCURACY, SWEEP, Store, planned
 from trainables.errors import UserError

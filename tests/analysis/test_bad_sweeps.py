@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis import report, study_files
+from analysis import report
+from analysis.read import study_files
 from ltsearch.records import PlanRecord
 from tests.analysis.conftest import SWEEP, Filler, Store, plan
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from analysis import ablation, comparison, published_numbers
-from analysis.selection import by_cell
-from analysis.statistics import Summary
-from analysis.store import SweepRuns, TrackingStore
-from analysis.table import Table, to_latex, to_markdown
+from analysis.published import numbers as published_numbers
+from analysis.read.selection import by_cell
+from analysis.read.store import SweepRuns, TrackingStore
+from analysis.statistics.seeds import Summary
+from analysis.tables import ablation, comparison
+from analysis.tables.record import Table, to_latex, to_markdown
 from ltsearch.records import PublishedTable
 from tests.analysis.conftest import SWEEP, Store, planned
 from trainables.errors import UserError

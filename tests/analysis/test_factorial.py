@@ -7,10 +7,10 @@ from itertools import combinations, permutations
 import numpy as np
 import pytest
 
-from analysis import ablation, factorial
-from analysis.factorial import interaction, main_effect, shapley
-from analysis.selection import by_cell
-from analysis.store import SweepRuns, TrackingStore
+from analysis.read.selection import by_cell
+from analysis.read.store import SweepRuns, TrackingStore
+from analysis.tables import ablation, factorial
+from analysis.tables.factorial import interaction, main_effect, shapley
 from tests.analysis.conftest import SWEEP, Store, planned
 
 NAMES = ("A", "B", "C")

@@ -15,7 +15,6 @@ from matplotlib.patches import StepPatch
 from numpy.typing import NDArray
 from sklearn.metrics import silhouette_score
 
-from analysis import style
 from analysis.figures import (
     FIGURES,
     bars,
@@ -27,12 +26,13 @@ from analysis.figures import (
     loss_weights,
     predictions,
     shifted_test,
+    style,
     tsne,
     virtual_examples,
 )
 from analysis.figures.classes import sort_classes
 from analysis.figures.common import titles
-from analysis.statistics import Summary
+from analysis.statistics.seeds import Summary
 from ltsearch.records import FigureKind, FigureRequest
 from tests.analysis.figures_data import Row, Study, fill
 

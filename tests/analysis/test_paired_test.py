@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.paired_test import MOST_CLASSES, Comparison, Result, build, mcnemar, predictions, to_table
+from analysis.tables.paired_images import MOST_CLASSES, Comparison, Result, build, mcnemar, predictions, to_table
 from ltsearch.records import PairedTest
 from tests.analysis.figures_data import Row, Study, fill
 

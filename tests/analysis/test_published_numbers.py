@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis import published_numbers, published_recipes
-from analysis.published_numbers import Number
+from analysis.published import numbers as published_numbers
+from analysis.published import recipes as published_recipes
+from analysis.published.numbers import Number
 from ltsearch.plan import make_plan
 from ltsearch.records import Published
 from ltsearch.spec import load as load_study

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from analysis import published_numbers
-from analysis.published_numbers import Number
+from analysis.published import numbers as published_numbers
+from analysis.published.numbers import Number
 
 TEXTS = {  # what a text says that no other does
     "preprint": r"\nTable 1: Comparisons on CIFAR100-LT and CIFAR10-LT",

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis import report, study_files
+from analysis import report
 from analysis.markdown import csv_text, escape, table
+from analysis.read import study_files
 from ltsearch.records import FigureRequest, PairedTest, PublishedTable
 from tests.analysis.conftest import SWEEP, Store
 from tests.analysis.figures_data import SWEEP as FIGURES_SWEEP

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.selection import by_cell, value
-from analysis.store import COLUMNS, SweepRuns, TrackingStore
+from analysis.read.selection import by_cell, value
+from analysis.read.store import COLUMNS, SweepRuns, TrackingStore
 from tests.analysis.conftest import SWEEP, Store
 from trainables.errors import UserError
 

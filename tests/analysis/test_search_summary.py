@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from analysis import search_figures, search_front, search_summary, style
-from analysis.search_summary import SearchSummary
-from analysis.selection import by_cell
-from analysis.store import TrackingStore
-from analysis.table import marks
+from analysis.figures import search as search_figures
+from analysis.figures import search_front, style
+from analysis.read.selection import by_cell
+from analysis.read.store import TrackingStore
+from analysis.tables import search as search_summary
+from analysis.tables.record import marks
+from analysis.tables.search import SearchSummary
 from tests.analysis.conftest import SWEEP, Store, search
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.statistics import Difference, Summary, holm, paired, summarize
+from analysis.statistics.seeds import Difference, Summary, holm, paired, summarize
 
 
 def test_summary_by_hand() -> None:

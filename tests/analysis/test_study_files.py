@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis import report, study_files
-from analysis.study_files import Study
+from analysis import report
+from analysis.read import study_files
+from analysis.read.study_files import Study
 from tests.analysis.conftest import Store
 from trainables.errors import UserError
 

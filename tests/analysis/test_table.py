@@ -9,8 +9,8 @@ import re
 import pytest
 
 from analysis import markdown
-from analysis.statistics import Difference, Summary
-from analysis.table import Column, Table, latex_escape, marks, to_csv, to_latex, to_markdown
+from analysis.statistics.seeds import Difference, Summary
+from analysis.tables.record import Column, Table, latex_escape, marks, to_csv, to_latex, to_markdown
 
 TABLE = Table(
     "some_table",

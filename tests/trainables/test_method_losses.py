@@ -113,7 +113,9 @@ def test_weight_balancing() -> None:
         p = np.exp(log_softmax(z))
         return -sum(np.log(p[j] if j == y else 1 - p[j]) for j in range(C)) / C
 
-    assert loss_of(method("weight_balancing"), z) == pytest.approx(mean_over(lambda z, y: w[y] * ce(z, y), z), rel=1e-12)
+    assert loss_of(method("weight_balancing"), z) == pytest.approx(
+        mean_over(lambda z, y: w[y] * ce(z, y), z), rel=1e-12
+    )
     want = mean_over(lambda z, y: w[y] * binary(z, y), z)
     assert loss_of(method("weight_balancing", loss="binary"), z) == pytest.approx(want, rel=1e-12)
     # What the authors' code calls: torch's own, of one expert, weighted by class.

@@ -8,9 +8,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from analysis.ablation import AblationTable
-from analysis.selection import Run
-from analysis.store import TrackingStore
+from analysis.read.selection import Run
+from analysis.read.store import TrackingStore
+from analysis.tables.ablation import AblationTable
 from ltsearch.records import CellRecord, PlannedRow, PlanRecord
 
 Arrays = Mapping[str, NDArray[Any]]

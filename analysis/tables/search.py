@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from analysis import labels, markdown
-from analysis.selection import Absent, Run, select, value
-from analysis.statistics import Summary, summarize
-from analysis.table import Column, Table, to_latex, to_markdown
+from analysis import markdown
+from analysis.read import labels
+from analysis.read.selection import Absent, Run, select, value
+from analysis.statistics.seeds import Summary, summarize
+from analysis.tables.record import Column, Table, to_latex, to_markdown
 from ltsearch.records import PlannedRow, SearchRecord, SearchTrial, headline
 
 SHOWN = 10  # trials in the table; the CSV has all

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from analysis import markdown
-from analysis.selection import Run, value, why_missing
+from analysis.read.selection import Run, value, why_missing
 from ltsearch.records import PlanRecord, SearchRecord, Status, headline
 
 

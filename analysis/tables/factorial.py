@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from math import factorial
 
-from analysis.ablation import AblationTable, percent
-from analysis.statistics import Difference, holm, paired
-from analysis.table import Column, Table
+from analysis.statistics.seeds import Difference, holm, paired
+from analysis.tables.ablation import AblationTable, percent
+from analysis.tables.record import Column, Table
 from ltsearch.records import PlanRecord, headline
 
 HOW_TO_READ = (

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from analysis import markdown
-from analysis.ablation import BEST_EPOCH, AblationRow, AblationTable
-from analysis.selection import value
-from analysis.statistics import Summary
-from analysis.table import Column, Content, Table
+from analysis.read.selection import value
+from analysis.statistics.seeds import Summary
+from analysis.tables.ablation import BEST_EPOCH, AblationRow, AblationTable
+from analysis.tables.record import Column, Content, Table
 from ltsearch.records import CLASS_SUMMARIES, ENSEMBLE_TOP1, GROUPS, SINGLE_TOP1, TEST, headline
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analysis.published_numbers import Number
+    from analysis.published.numbers import Number
 
 _SGD = {"optimizer.momentum": 0.9, "optimizer.weight_decay": 2e-4, "optimizer.nesterov": True}
 _COSINE = {"schedule.name": "cosine"}

@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis import labels, search_front, style
-from analysis.search_summary import SearchSummary, rated
+from analysis.figures import search_front, style
+from analysis.read import labels
+from analysis.tables.search import SearchSummary, rated
 
 _COLUMNS = 3  # slice panels side by side
 _FINISHED = {"s": 22, "linewidths": 0, "color": style.BLUE}

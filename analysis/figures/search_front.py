@@ -7,8 +7,9 @@ from itertools import combinations
 
 from matplotlib.figure import Figure
 
-from analysis import labels, style
-from analysis.search_summary import SearchSummary
+from analysis.figures import style
+from analysis.read import labels
+from analysis.tables.search import SearchSummary
 
 
 @dataclass(frozen=True)

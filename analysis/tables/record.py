@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from analysis import markdown
-from analysis.statistics import Difference, Summary
+from analysis.statistics.seeds import Difference, Summary
 
 HOW_TO_READ_DIFFERENCES = (
     "Differences are percentage points over the common seeds with a 95 % t-interval; p: of a paired t-test, after Holm's "

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from analysis.context import Arrays, Context
-from analysis.statistics import holm
-from analysis.table import Column, Content, Table
+from analysis.statistics.seeds import holm
+from analysis.tables.context import Arrays, Context
+from analysis.tables.record import Column, Content, Table
 from ltsearch.records import PairedTest, PlannedRow
 
 HOW_TO_READ = (

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis import published_numbers
-from analysis.ablation import AblationTable
-from analysis.published_numbers import COST, PAPERS, Number
-from analysis.selection import Run, value
-from analysis.statistics import Summary, summarize
-from analysis.table import Column, Content, Table
+from analysis.published import numbers as published_numbers
+from analysis.published.numbers import COST, PAPERS, Number
+from analysis.read.selection import Run, value
+from analysis.statistics.seeds import Summary, summarize
+from analysis.tables.ablation import AblationTable
+from analysis.tables.record import Column, Content, Table
 from ltsearch.records import TEST, TEST_GMACS, TRAIN, TRAIN_GMACS, PlannedRow, PlanRecord, PublishedTable
 
 HOW_TO_READ = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from analysis import markdown
-from analysis.selection import Run
+from analysis.read.selection import Run
 from ltsearch.records import CellRecord, PlanRecord, SearchRecord, Status
 
 DATA = "params.data."  # columns of the frame

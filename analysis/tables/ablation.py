@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from analysis import published_numbers
-from analysis.published_numbers import Number
-from analysis.selection import Absent, Run, Selection, select, value
-from analysis.statistics import Difference, Summary, holm, paired, summarize
+from analysis.published import numbers as published_numbers
+from analysis.published.numbers import Number
+from analysis.read.selection import Absent, Run, Selection, select, value
+from analysis.statistics.seeds import Difference, Summary, holm, paired, summarize
 from ltsearch.records import BEST_ON_TEST, GROUPS, TEST, PlannedRow, PlanRecord, headline
 
 BEST_EPOCH = "best epoch on test"  # a column's heading

@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from analysis import published_recipes
+from analysis.published import recipes as published_recipes
 from ltsearch.records import Published
 from trainables.errors import UserError
 
-FOLDER = Path(__file__).parent / "published"
+FOLDER = Path(__file__).parent
 PAPERS = {
     "ncl_pp": "NCL++ (Tan et al., Pattern Recognition 147, 2024)",
     "dive": "DiVE (He et al., ICCV 2021)",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.ablation import AblationTable
-from analysis.selection import Run, value
-from analysis.table import Column, Table
+from analysis.read.selection import Run, value
+from analysis.tables.ablation import AblationTable
+from analysis.tables.record import Column, Table
 from ltsearch.records import (
     AVERAGE_RIGHT,
     ENSEMBLE_ECE,

@@ -1,0 +1,1 @@
+"""Published numbers and the recipes that made them."""

@@ -1,0 +1,1 @@
+"""Tables as records, what fills them, and how they are written."""
