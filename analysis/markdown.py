@@ -58,15 +58,15 @@ def mean_std(summary: Summary | None, spec: str = ".2f") -> str:
 
 
 def difference(value: Difference | None) -> str:
-    """``+5.81 [+4.90, +6.72], p = 0.012 *``, with ``n.s.`` or ``not tested`` where nothing is claimed; p after Holm."""
+    """``+5.81 [+4.90, +6.72], p = 0.012 *``, with ``n.s.`` or ``not tested`` where nothing is claimed."""
     if value is None:
         return ABSENT
     text = signed(value.mean)
     if value.interval is not None:
         text += f" [{signed(value.interval[0])}, {signed(value.interval[1])}]"
-    if value.p_holm is None:
+    if value.p is None:
         return f"{text} (n={value.n}, not tested)"
-    return f"{text}, {p_value(value.p_holm)} {'*' if value.significant else 'n.s.'}"
+    return f"{text}, {p_value(value.p)} {'*' if value.significant else 'n.s.'}"
 
 
 def p_value(p: float) -> str:

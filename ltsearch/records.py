@@ -263,6 +263,7 @@ class PlanRecord(_Record):
     spec_file: str = ""
     components: list[str] = []
     provenance: dict[str, str] = {}
+    first_seeds: int | None = None  # adaptive seeds: how many decided how many followed
     seeds_rule: str = ""  # how many seeds a row was given, where that was not fixed beforehand
     title: str | None = None
     notes: str | None = None

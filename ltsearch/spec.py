@@ -70,7 +70,7 @@ class Grid(Checked):
 
 
 class Ablation(Checked):
-    """Rows from a grammar; all take the same seeds, so that differences are paired."""
+    """Rows from a grammar; all take the same seeds."""
 
     components: dict[str, Overrides] = Field({}, description="what switching a component on overrides; null drops one")
     designs: list[Literal["add_one_in", "leave_one_out", "cumulative", "factorial"]] = []
@@ -216,17 +216,17 @@ class Tracking(Checked):
 
 
 class Precision(Checked):
-    """When enough seeds have run."""
+    """How well differences are to be known."""
 
     ci_halfwidth: float = Field(
-        gt=0, description="percentage points: half the 95 % interval of a row's difference to the reference"
+        gt=0, description="percentage points: half the 95 % intervals of all differences to the reference"
     )
 
 
 class AdaptiveSeeds(Checked):
-    """Further seeds only for rows whose interval is still too wide."""
+    """As many seeds as intervals of a given width need, by the spread of the first (Stein's two-stage rule)."""
 
-    min: int = Field(3, ge=2, description="seeds that every row gets")
+    min: int = Field(5, ge=2, description="seeds that every row gets, and whose spread decides")
     max: int = Field(10, le=MOST_SEEDS, description="seeds that no row exceeds")
     until: Precision
 

@@ -269,6 +269,7 @@ def plan_record(args: argparse.Namespace, plan: Plan, provenance: dict[str, str]
         spec_file=Path(plan.loaded.file).name,
         components=list(spec.ablation.components) if spec.ablation else [],
         provenance=provenance,
+        first_seeds=adaptive.first(plan),
         seeds_rule=adaptive.describe(plan, store.read),
         title=options.title,
         notes=options.notes,

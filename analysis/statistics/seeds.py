@@ -1,11 +1,7 @@
-"""Statistics over seeds: mean and spread, differences paired by seed, Holm's correction.
-
-Differences between methods are paired: the same seed draws the same order and initialisation in every row.
-"""
+"""Statistics over seeds: mean and spread, differences of what the same trials say, Holm's correction."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 ALPHA = 0.05
-MIN_PAIRS = 3  # with fewer common seeds no significance is claimed
+MIN_SEEDS = 3  # with fewer nothing is claimed
 
 
 @dataclass(frozen=True)
@@ -31,22 +27,21 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference paired by seed, value minus reference, in the values' unit.
+    """A difference, value minus reference, in the values' unit, of ``n`` seeds.
 
-    ``interval``: 95 % t-interval, None for n < 2. ``p``: two-sided paired t-test, None for n < 3 or where all pairs
-    differ by the same amount, which leaves the test undefined. ``p_holm``: after Holm's correction over the table.
+    ``interval``: 95 %, of all of its family at once. ``p``: corrected for its family. Both None where nothing is claimed: fewer
+    than 3 seeds, or no spread at all.
     """
 
     mean: float
     interval: tuple[float, float] | None
     n: int
     p: float | None = None
-    p_holm: float | None = None
 
     @property
     def significant(self) -> bool | None:
-        """Is the corrected p-value below 0.05? None where nothing is claimed."""
-        return None if self.p_holm is None else self.p_holm < ALPHA
+        """Is p below 0.05? None where nothing is claimed."""
+        return None if self.p is None else self.p < ALPHA
 
 
 def summarize(values: Sequence[float]) -> Summary | None:
@@ -58,21 +53,25 @@ def summarize(values: Sequence[float]) -> Summary | None:
     return Summary(float(array.mean()), std, len(array))
 
 
-def paired(values: Mapping[int, float], reference: Mapping[int, float]) -> Difference | None:
-    """Take the difference over the seeds that both have; None without any. The arguments are values by seed."""
+def paired(
+    values: Mapping[int, float], reference: Mapping[int, float], alpha: float = ALPHA, tests: int = 1
+) -> Difference | None:
+    """Take the difference seed by seed, for two values of the same trials (one expert and the ensemble).
+
+    Over the seeds that both have; None without any. ``tests``: of how many, that share ``alpha``, this is one (Bonferroni).
+    """
     seeds = sorted(set(values) & set(reference))
     if not seeds:
         return None
     differences = np.asarray([values[seed] - reference[seed] for seed in seeds], dtype=float)
     mean, n = float(differences.mean()), len(differences)
-    if n < 2:
-        return Difference(mean, None, n)
-    error = float(differences.std(ddof=1)) / math.sqrt(n)
-    half = float(stats.t.ppf(1 - ALPHA / 2, n - 1)) * error
     # Rounding alone makes a spread of about 1e-16 times the values.
-    constant = error <= 1e-12 * max(1.0, float(np.abs(differences).max()))
-    p = None if n < MIN_PAIRS or constant else float(2 * stats.t.sf(abs(mean) / error, n - 1))
-    return Difference(mean, (mean - half, mean + half), n, p)
+    if n < MIN_SEEDS or np.ptp(differences) <= 1e-12 * max(1.0, float(np.abs(differences).max())):
+        return Difference(mean, None, n)
+    found = stats.ttest_1samp(differences, 0.0)
+    interval = found.confidence_interval(1 - alpha / tests)
+    p = min(1.0, float(found.pvalue) * tests * ALPHA / alpha)
+    return Difference(mean, (float(interval.low), float(interval.high)), n, p)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -1,4 +1,4 @@
-"""The ablation table: rows as named, mean ± std over seeds, paired differences, shot groups, published numbers.
+"""The ablation table: rows as named, mean ± std over seeds, differences to the reference, shot groups, published numbers.
 
 Accuracies are in percent, differences in percentage points.
 """
@@ -11,22 +11,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from analysis.markdown import p_value
 from analysis.published import numbers as published_numbers
 from analysis.published.numbers import Number
 from analysis.read.selection import Absent, Run, Selection, select, value
-from analysis.statistics.seeds import Difference, Summary, holm, paired, summarize
+from analysis.statistics.contrasts import Family, Group, simultaneous, to_reference
+from analysis.statistics.seeds import ALPHA, Difference, Summary, paired, summarize
+from analysis.tables.record import HOW_TO_READ_DIFFERENCES
 from ltsearch.records import BEST_ON_TEST, GROUPS, TEST, PlannedRow, PlanRecord, headline
 
 BEST_EPOCH = "best epoch on test"  # a column's heading
 HOW_TO_READ = (
     "Top-1 accuracy in percent, every class counted alike, mean ± sample standard deviation over seeds. Acc. is what a "
     "row predicts with: one expert (the mean over experts) or, in rows named so, their ensemble; many, medium and few "
-    "belong to Acc. Differences are percentage points to the reference row, paired by seed, with a 95 % t-interval; p: of a "
-    "paired t-test, after Holm's correction over the table; `*`: p < 0.05; `n.s.`: not significant; `not tested`: fewer than 3 "
-    "common seeds, or all of them differ by the same amount."
+    f"belong to Acc. {HOW_TO_READ_DIFFERENCES}"
 )
 SEVERAL_TABLES = (
-    "Holm's correction is over each table by itself, not over all of them: of many tables some have a `*` by chance."
+    "Intervals and p hold for all differences of one table, but not of all tables: of many some have a `*` by chance."
 )
 
 
@@ -138,18 +139,82 @@ def _table(subset: str, rows: Sequence[PlannedRow], plan: PlanRecord, cells: Map
     selection = select(rows, cells)
     by_name = {row.name: row for row in rows}
     base = by_name.get(reference or "", rows[0])
-    base_values = percent(selection.runs[base.name], headline(base.predict))
-    made = [_row(row, selection.runs[row.name], base_values if row is not base else None) for row in rows]
-    corrected = holm([row.difference.p if row.difference else None for row in made])
-    made = [
-        replace(row, difference=replace(row.difference, p_holm=p)) if row.difference is not None else row
-        for row, p in zip(made, corrected, strict=True)
-    ]
+    made = [_row(row, selection.runs[row.name]) for row in rows]
+    found = differences(rows, base, selection.runs, plan.first_seeds)
+    made = [replace(row, difference=found.by_row.get(row.name)) for row in made]
     answers = {row.name: answer for row in rows if (answer := _published(row)) is not None}
     made = [_with_published(row, answers.get(row.name)) for row in made]
     best_epoch = any(row.best_epoch is not None for row in made)
-    notes = [*_deviations(rows, selection, base.name, plan, best_epoch), *_published_footnotes(answers)]
+    notes = [*_deviations(rows, selection, base.name, plan, best_epoch), *found.notes, *_published_footnotes(answers)]
     return AblationTable(subset, tuple(made), base.name, selection.absent, tuple(notes), selection, rows[0].setting)
+
+
+@dataclass(frozen=True)
+class Differences:
+    """To the reference, by row, and how they were judged."""
+
+    by_row: dict[str, Difference]
+    notes: tuple[str, ...]
+
+
+def differences(
+    rows: Sequence[PlannedRow], base: PlannedRow, runs: Mapping[str, Mapping[int, Run]], first: int | None
+) -> Differences:
+    """Rows of the reference's own trials seed by seed, all others by Dunnett's test; both share the table's 5 %.
+
+    Args:
+        rows: the table's, ``base`` among them.
+        base: the reference.
+        runs: by row and seed.
+        first: adaptive seeds: how many of every row decided how many followed.
+    """
+    values = {row.name: percent(runs[row.name], headline(row.predict)) for row in rows}
+    cells = {row.name: frozenset(cell.cell for cell in row.cells) for row in rows}
+    there = [row.name for row in rows if values[row.name]]
+    if base.name not in there:
+        return Differences({}, ())
+    same = [name for name in there if name != base.name and cells[name] & cells[base.name]]
+    other = [name for name in there if name != base.name and name not in same]
+    tests = max(len(there) - 1, 1)
+    by_row = {
+        name: difference
+        for name in same
+        if (difference := paired(values[name], values[base.name], ALPHA, tests)) is not None
+    }
+    names = [base.name, *other]
+    # All rows give their spread; of rows of the same trials each counts in part.
+    planned = {row.name: row for row in rows}
+    groups = [_group(planned[name], values[name], first) for name in [*names, *same]]
+    contrasts = [row + [0.0] * len(same) for row in to_reference(len(names), 0)]
+    family = simultaneous(groups, contrasts, ALPHA * len(other) / tests) if other else Family(())
+    by_row |= dict(zip(other, family.differences, strict=True))
+    return Differences(by_row, tuple(_judged(family, bool(same), first)))
+
+
+def _group(row: PlannedRow, values: Mapping[int, float], first: int | None) -> Group:
+    order = [cell.seed for cell in row.cells]
+    early = None if first is None else sum(seed in values for seed in order[:first])
+    return Group(tuple(values[s] for s in order if s in values), frozenset(c.cell for c in row.cells), early)
+
+
+def _judged(family: Family, same: bool, first: int | None) -> list[str]:
+    """Which test it was, and what it could have found."""
+    notes = []
+    if family.welch is not None:
+        notes.append(
+            f"Variances of the rows differ (Brown-Forsythe, {p_value(family.welch)}): differences by Welch's test with Holm's "
+            "correction, intervals by Bonferroni's."
+        )
+    elif family.detectable is not None:
+        spread = f", the spread that of the first {first} seeds (Stein)" if first is not None else ""
+        notes.append(f"Differences by Dunnett's test, {family.freedom:g} degrees of freedom{spread}.")
+    if same:
+        notes.append("Rows of the reference's own trials are compared with it seed by seed.")
+    if family.detectable is not None:
+        low, high = (f"{value:.2f}" for value in family.detectable)
+        size = low if low == high else f"{low} to {high}"
+        notes.append(f"Smallest true difference to the reference that this table finds with 80 % power: {size} points.")
+    return notes
 
 
 def _deviations(
@@ -189,7 +254,7 @@ def _deviations(
     return notes
 
 
-def _row(row: PlannedRow, runs: Mapping[int, Run], reference: Mapping[int, float] | None) -> AblationRow:
+def _row(row: PlannedRow, runs: Mapping[int, Run]) -> AblationRow:
     values = percent(runs, headline(row.predict))
     metrics = {predict: headline(predict) for predict in ("single", "ensemble")}
     metrics |= {group: f"{TEST}{row.predict}_{group}" for group in GROUPS}
@@ -199,7 +264,7 @@ def _row(row: PlannedRow, runs: Mapping[int, Run], reference: Mapping[int, float
         planned=len(row.cells),
         seeds=tuple(sorted(values)),
         accuracy=summarize(list(values.values())),
-        difference=paired(values, reference) if reference is not None else None,
+        difference=None,
         scores={name: summarize(list(percent(runs, metric).values())) for name, metric in metrics.items()},
         over_images=_over_images(row, runs),
         best_epoch=summarize(list(percent(runs, BEST_ON_TEST + headline(row.predict).removeprefix(TEST)).values())),

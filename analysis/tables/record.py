@@ -14,9 +14,8 @@ from analysis import markdown
 from analysis.statistics.seeds import Difference, Summary
 
 HOW_TO_READ_DIFFERENCES = (
-    "Differences are percentage points over the common seeds with a 95 % t-interval; p: of a paired t-test, after Holm's "
-    "correction over this table; *: p < 0.05; n.s.: not significant; not tested: fewer than 3 common seeds, or all of them "
-    "differ by the same amount."
+    "Differences are percentage points with 95 % intervals that hold for all of a table at once, and p corrected for it, by "
+    "the test that its notes name; *: p < 0.05; n.s.: not significant; not tested: fewer than 3 seeds, or no spread."
 )
 HOW_TO_READ_MARKS = "Bold: the best of a column; underlined: the second."
 
@@ -156,12 +155,12 @@ def to_latex(table: Table, study: str = "") -> str:
 
 # -- CSV ---------------------------------------------------------------------------------------------------------------
 
-_DIFFERENCE = ("", "_low", "_high", "_p", "_p_holm", "_significant")
+_DIFFERENCE = ("", "_low", "_high", "_p", "_significant")
 _SUMMARY = ("", "_std", "_n")
 
 
 def to_csv(table: Table) -> str:
-    """Every number of the table, unrounded: a ``Summary`` as mean, std and n, a ``Difference`` with interval and p-values."""
+    """Every number of the table, unrounded: a ``Summary`` as mean, std and n, a ``Difference`` with interval and p."""
     kinds = [_kind([row[j] for row in table.rows]) for j in range(len(table.columns))]
     header = [f"{c.key}{end}" for c, kind in zip(table.columns, kinds, strict=True) for end in kind]
     rows = [[part for c, kind in zip(row, kinds, strict=True) for part in _parts(c, kind)] for row in table.rows]
@@ -179,5 +178,5 @@ def _parts(content: Content, kind: tuple[str, ...]) -> list[object]:
         return [content.mean, content.std, content.n]
     if isinstance(content, Difference):
         low, high = content.interval or (None, None)
-        return [content.mean, low, high, content.p, content.p_holm, content.significant]
+        return [content.mean, low, high, content.p, content.significant]
     return [content, *([None] * (len(kind) - 1))]

@@ -6,17 +6,19 @@ import csv
 import io
 import math
 
+import numpy as np
 import pytest
 from scipy import stats
 
+from analysis import markdown
 from analysis.read import state
 from analysis.read.selection import by_cell
 from analysis.read.store import SweepRuns, TrackingStore
 from analysis.statistics.seeds import Summary
 from analysis.tables import ablation, ablation_table, costs
-from analysis.tables.ablation import AblationRow, AblationTable, build
+from analysis.tables.ablation import AblationRow, AblationTable, build, percent
 from analysis.tables.record import Column, to_csv, to_latex, to_markdown
-from ltsearch.records import PlannedCell
+from ltsearch.records import PlannedCell, headline
 from tests.analysis.conftest import ACCURACY, SWEEP, Store, planned
 from trainables.errors import UserError
 
@@ -60,20 +62,50 @@ def test_shot_groups_belong_to_the_headline(table: AblationTable) -> None:
     assert single.scores["medium"] is None  # no such classes: absent, not 0
 
 
-def test_differences_are_paired_and_corrected(table: AblationTable) -> None:
+def test_differences_are_dunnetts(table: AblationTable) -> None:
+    """Of all rows with three seeds; those with two give their spread only. The ensemble is of NCL++'s own trials."""
     assert row(table, "CE").difference is None
-    reference = [a for a, _ in ACCURACY["CE"]]
-    tested = {
-        "BIL": stats.ttest_rel([a for a, _ in ACCURACY["BIL"]], reference).pvalue,
-        "NCL++": stats.ttest_rel([a for a, _ in ACCURACY["NCL++"]], reference).pvalue,
-        "NCL++ (ensemble)": stats.ttest_rel([e for _, e in ACCURACY["NCL++"]], reference).pvalue,
-    }
-    for rank, (name, p) in enumerate(sorted(tested.items(), key=lambda item: item[1])):
+    values = {r.name: [v for _, v in sorted(percent(table.selection.runs[r.name], headline(r.predict)).items())]
+              for r in table.rows}  # fmt: skip
+    shares = {"NCL++": 0.5, "NCL++ (ensemble)": 0.5}
+    freedom = sum((len(v) - 1) * shares.get(name, 1) for name, v in values.items())
+    spread = np.sqrt(sum(np.var(v, ddof=1) * (len(v) - 1) * shares.get(n, 1) for n, v in values.items()) / freedom)
+    tested = ["BIL", "NCL++", "NCL++ (ensemble)"]
+    correlated = stats.multivariate_t(shape=np.full((3, 3), 0.5) + np.eye(3) / 2, df=freedom)
+    for name in tested:
         found = row(table, name).difference
-        assert found is not None and found.p == pytest.approx(p)
-        assert found.p_holm == pytest.approx(p * (len(tested) - rank)) and found.significant
+        t = (np.mean(values[name]) - np.mean(values["CE"])) / (spread * np.sqrt(2 / 3))
+        p = 1 - correlated.cdf(np.full(3, abs(t)), lower_limit=np.full(3, -abs(t)), random_state=0)
+        assert found is not None and found.p == pytest.approx(p, abs=5e-4) and found.significant and found.interval
+        critical = (found.interval[1] - found.mean) / (spread * np.sqrt(2 / 3))
+        inside = correlated.cdf(np.full(3, critical), lower_limit=np.full(3, -critical), random_state=0)
+        assert inside == pytest.approx(0.95, abs=0.004)
     two = row(table, "BIL + InterCL").difference
     assert two is not None and two.n == 2 and two.significant is None and two.mean == pytest.approx(4.5)
+    assert f"Differences by Dunnett's test, {freedom:g} degrees of freedom." in table.footnotes
+    assert any("finds with 80 % power" in note for note in table.footnotes)
+
+
+def test_the_reference_and_the_ensemble_of_its_trials_are_compared_seed_by_seed(runs: SweepRuns) -> None:
+    rows = [planned("NCL++"), planned("NCL++", "ensemble").model_copy(update={"name": "ensemble"}), planned("CE")]
+    (table,) = build(runs.plan.model_copy(update={"rows": rows, "reference": "NCL++"}), by_cell(runs.frame))
+    single, ensemble = ([a[i] for a in ACCURACY["NCL++"]] for i in (0, 1))
+    theirs = stats.ttest_rel(ensemble, single)
+    found = row(table, "ensemble").difference
+    # One of two differences of the table, which share its 5 %.
+    assert found is not None and found.p == pytest.approx(2 * theirs.pvalue)
+    assert found.interval == pytest.approx(tuple(100 * v for v in theirs.confidence_interval(1 - 0.05 / 2)))
+    assert "Rows of the reference's own trials are compared with it seed by seed." in table.footnotes
+    other = row(table, "CE").difference
+    assert other is not None and other.significant
+
+
+def test_adaptive_seeds_keep_the_spread_of_the_first(runs: SweepRuns) -> None:
+    rows = [planned(name) for name in ("CE", "BIL", "NCL++")]
+    plan = runs.plan.model_copy(update={"rows": rows, "first_seeds": 2})
+    (table,) = build(plan, by_cell(runs.frame))
+    note = "Differences by Dunnett's test, 3 degrees of freedom, the spread that of the first 2 seeds (Stein)."
+    assert note in table.footnotes
 
 
 def test_what_is_not_in_the_table(table: AblationTable) -> None:
@@ -100,9 +132,8 @@ def test_printed(table: AblationTable) -> None:
     lines = to_markdown(made).splitlines()
     assert lines[2].startswith("| CE               |        41.00 ± 1.00 |   n=3 |") and "reference" in lines[2]
     assert "n=2/3" in lines[4] and "(n=2, not tested)" in lines[4]
-    # (8, 8, 8.3) − 0: t = 8.1 / 0.1 = 81, with 2 degrees of freedom p = 1 − t / √(t² + 2), times 3 for Holm.
-    assert 3 * (1 - 81 / (81**2 + 2) ** 0.5) == pytest.approx(0.00046, abs=1e-5)
-    assert "+8.10 [+7.67, +8.53], p &lt; 0.001 *" in lines[3]
+    found = row(table, "BIL").difference
+    assert found is not None and f"{markdown.difference(found)} |".replace("<", "&lt;") in lines[3]
     assert len({line.count("|") for line in lines[:9]}) == 1
     assert "**54.03 ± 1.00**" in lines[8] and "<u>52.50 ± 0.50</u>" in lines[7]
 
@@ -221,16 +252,20 @@ def test_the_overview_shows_what_is_missing(runs: SweepRuns) -> None:
     assert "n=2/3" in to_latex(overview) and "has not run" in to_latex(overview)
 
 
-def test_several_tables_are_corrected_one_by_one(runs: SweepRuns) -> None:
-    """The same two comparisons in two settings: each table's p-values are those of a family of two."""
-    rows = [planned(name).model_copy(update={"setting": s}) for s in ("A", "B") for name in ("CE", "BIL", "NCL++")]
+def test_several_tables_are_judged_one_by_one(runs: SweepRuns) -> None:
+    """The same two comparisons in two settings: each table's are those of a family of two."""
+    names = ("CE", "BIL", "NCL++")
+    rows = [planned(name).model_copy(update={"setting": s}) for s in ("A", "B") for name in names]
     tables = ablation.build(runs.plan.model_copy(update={"rows": rows}), by_cell(runs.frame))
-    reference = [a for a, _ in ACCURACY["CE"]]
-    p = {n: stats.ttest_rel([a for a, _ in ACCURACY[n]], reference).pvalue for n in ("BIL", "NCL++")}
+    values = {name: [100 * a for a, _ in ACCURACY[name]] for name in names}
+    theirs = stats.dunnett(values["BIL"], values["NCL++"], control=values["CE"], random_state=0).confidence_interval()
     for table in tables:
-        found = row(table, max(p, key=lambda name: p[name])).difference
-        assert found is not None and found.p_holm == pytest.approx(max(*p.values(), 2 * min(p.values())))
-    assert "each table by itself" in ablation.how_to_read(tables)
+        for name, low in zip(names[1:], theirs.low, strict=True):
+            found = row(table, name).difference
+            assert (
+                found is not None and found.interval is not None and found.interval[0] == pytest.approx(low, abs=0.03)
+            )
+    assert "not of all tables" in ablation.how_to_read(tables)
     assert ablation.how_to_read(tables[:1]) == ablation.HOW_TO_READ
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from analysis.read.selection import by_cell
 from analysis.read.store import SweepRuns, TrackingStore
+from analysis.statistics.factorial import interaction, main_effect, shapley
 from analysis.tables import ablation, factorial
-from analysis.tables.factorial import interaction, main_effect, shapley
-from tests.analysis.conftest import SWEEP, Store, planned
+from tests.analysis.conftest import ACCURACY, SWEEP, Store, planned
 
 NAMES = ("A", "B", "C")
 SUBSETS = [frozenset(s) for n in range(4) for s in combinations(NAMES, n)]
@@ -51,15 +51,14 @@ def study(runs: SweepRuns, on: dict[str, list[str]]) -> tuple:
 def test_from_runs(runs: SweepRuns) -> None:
     on = {"CE": [], "BIL": ["X"], "BIL + InterCL": ["Y"], "NCL++": ["X", "Y"]}
     (found,) = factorial.build(*study(runs, on))
-    assert found.components == ("X", "Y") and found.seeds == (0, 1)  # the third seed of one row has not run
+    assert found.components == ("X", "Y")
     effects = {(e.kind, e.name): e.difference for e in found.effects}
-    y = {0: (40, 48, 47, 52), 1: (42, 50, 44, 53)}
-    main = np.mean([((x - e) + (xy - yy)) / 2 for e, x, yy, xy in y.values()])
-    both = np.mean([xy - x - yy + e for e, x, yy, xy in y.values()])
-    assert effects["main effect", "X"].mean == pytest.approx(main)
-    assert effects["interaction", "X × Y"].mean == pytest.approx(both)
-    assert effects["whole gain", "all 2"].mean == pytest.approx(np.mean([xy - e for e, _, _, xy in y.values()]))
-    assert effects["main effect", "X"].significant is None  # two seeds: nothing is claimed
+    e, x, y, xy = (np.mean([100 * a for a, _ in ACCURACY[name] if a]) for name in on)  # 0: has not run
+    assert effects["main effect", "X"].mean == pytest.approx(((x - e) + (xy - y)) / 2)
+    assert effects["interaction", "X × Y"].mean == pytest.approx(xy - x - y + e)
+    assert effects["whole gain", "all 2"].mean == pytest.approx(xy - e)
+    assert effects["main effect", "X"].significant is None  # one combination has two seeds: nothing is claimed
+    assert effects["main effect", "X"].n == 2 and effects["whole gain", "all 2"].significant
     table = factorial.to_table(found, "effects")
     assert [row[0] for row in table.rows] == ["X", "Y", "X × Y", "X", "Y", "all 2"]
 

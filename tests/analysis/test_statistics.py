@@ -16,16 +16,17 @@ def test_summary_by_hand() -> None:
 
 
 @pytest.mark.parametrize("n", [3, 5, 10])
-def test_paired_difference_is_scipys(n: int) -> None:
+@pytest.mark.parametrize("tests", [1, 4])
+def test_paired_difference_is_scipys(n: int, tests: int) -> None:
     rng = np.random.default_rng(n)
     ours, reference = rng.normal(50, 1, n), rng.normal(49, 1, n)
-    found = paired(dict(enumerate(ours)), dict(enumerate(reference)))
+    found = paired(dict(enumerate(ours)), dict(enumerate(reference)), tests=tests)
     expected = stats.ttest_rel(ours, reference)
-    interval = expected.confidence_interval(0.95)
+    interval = expected.confidence_interval(1 - 0.05 / tests)
     assert found is not None and found.n == n
     assert found.mean == pytest.approx((ours - reference).mean())
     assert found.interval == pytest.approx((interval.low, interval.high))
-    assert found.p == pytest.approx(expected.pvalue)
+    assert found.p == pytest.approx(min(1.0, tests * expected.pvalue))
 
 
 def test_paired_by_hand() -> None:
@@ -42,15 +43,14 @@ def test_only_common_seeds_are_paired() -> None:
 
 def test_few_seeds_claim_nothing() -> None:
     two = paired({0: 5.0, 1: 5.1}, {0: 0.0, 1: 0.0})
-    one = paired({0: 5.0}, {0: 0.0})
-    assert two is not None and two.p is None and two.significant is None and two.interval is not None
-    assert one == Difference(5.0, None, 1)
+    assert two is not None and two.p is None and two.significant is None and two.interval is None
+    assert paired({0: 5.0}, {0: 0.0}) == Difference(5.0, None, 1)
 
 
 def test_equal_differences_are_not_tested() -> None:
     # 0.3 - 0.1 and 0.4 - 0.2 differ in the last bit: a spread of rounding must not become p = 0.
     found = paired({0: 0.3, 1: 0.4, 2: 0.5}, {0: 0.1, 1: 0.2, 2: 0.3})
-    assert found is not None and found.p is None and found.interval == pytest.approx((0.2, 0.2))
+    assert found is not None and found.p is None and found.interval is None
 
 
 def test_holm_by_hand() -> None:
@@ -61,5 +61,5 @@ def test_holm_by_hand() -> None:
 
 
 def test_significance_is_of_the_corrected_value() -> None:
-    assert Difference(1.0, None, 3, p=0.01, p_holm=0.06).significant is False
-    assert Difference(1.0, None, 3, p=0.01, p_holm=0.04).significant is True
+    assert Difference(1.0, None, 3, p=0.06).significant is False
+    assert Difference(1.0, None, 3, p=0.04).significant is True
