@@ -73,7 +73,9 @@ def _rows(plan: Plan, states: Mapping[str, State]) -> list[str]:
             lines.append(f"  {'':<{width}}    warning: differs from {plan.reference} beyond the studied axis: {keys}")
     rule = plan.loaded.spec.seeds
     if isinstance(rule, AdaptiveSeeds):
-        lines.append(f"  further seeds, up to {rule.max}, if differences are not known to ±{rule.until.ci_halfwidth:g} points")
+        lines.append(
+            f"  further seeds, up to {rule.max}, if differences are not known to ±{rule.until.ci_halfwidth:g} points"
+        )
     return [*lines, "", *_first(plan, states)]
 
 
