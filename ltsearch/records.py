@@ -212,12 +212,12 @@ class PublishedTable(_Request):
 
 
 class PairedTest(_Request):
-    """McNemar's test of two single runs on the same test images."""
+    """McNemar's test of two rows on the same test images."""
 
     row: str
     reference: str
     setting: str | None = None
-    seed: int | None = Field(None, description="none: the first that both have finished")
+    seed: int | None = Field(None, description="none: all that both have finished")
 
 
 class PlannedCell(_Record):

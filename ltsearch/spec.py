@@ -245,7 +245,7 @@ class ReportOptions(Checked):
     notes: str | None = Field(None, description="Markdown that is put below the question")
     figures: list[FigureRequest] = []
     published: list[PublishedTable] = Field([], description="published tables that are printed beside our rows")
-    paired_tests: list[PairedTest] = Field([], description="McNemar's test of two single runs, per image and per class")
+    paired_tests: list[PairedTest] = Field([], description="McNemar's test of two rows, per image and per class")
 
 
 class SweepSpec(Checked):

@@ -1,39 +1,40 @@
-"""McNemar's test of two single runs on the same test images, over all images and class by class.
+"""McNemar's test of two rows on the same test images, over all images and class by class.
 
-Legend: ``K`` experts, ``N`` test images, ``C`` classes.
+Legend: ``K`` experts, ``N`` test images, ``C`` classes, ``S`` seeds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
+from analysis.statistics.images import mcnemar
 from analysis.statistics.seeds import holm
 from analysis.tables.context import Arrays, Context
 from analysis.tables.record import Column, Content, Table
 from ltsearch.records import PairedTest, PlannedRow
 
 HOW_TO_READ = (
-    "McNemar's exact test on the test images that exactly one of the two runs gets right (two-sided binomial test; McNemar, "
-    "1947). It compares two trained networks, not two methods: seeds do not enter. Single: expert 0. Classes: p-values after "
-    "Holm's correction over them."
+    "McNemar's exact test (two-sided) on the test images that one row's run gets right and the other's of the same seed does "
+    "not; counts are sums over the seeds, accuracies means. All seeds of an image change sides together, so that an image "
+    "counts once however many seeds there are. It asks on which images these networks differ; how another training would turn "
+    "out, the tables above say. Single: expert 0. Classes: p-values after Holm's correction over them."
 )
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of one class, or of all images. Accuracies in percent."""
+    """Of one class, or of all images. Accuracies in percent, means over the seeds; counts are sums over them."""
 
     name: str
     images: int
     accuracy: float
     reference_accuracy: float
-    only_row: int  # images that only the row's run gets right
+    only_row: int  # times that only the row's run gets an image right
     only_reference: int
     p: float
     p_holm: float | None = None
@@ -45,7 +46,7 @@ class Result:
 
     row: str
     reference: str
-    seed: int
+    seeds: tuple[int, ...]
     overall: Comparison
     classes: tuple[Comparison, ...]
 
@@ -64,13 +65,13 @@ def build(context: Context, asked: PairedTest) -> Result | None:
     seeds = [s for s in sorted(set(ours) & set(theirs)) if asked.seed in (None, s)]
     if not seeds:
         return None
-    seed = seeds[0]
-    (a, labels, names), (b, _, _) = ours[seed], theirs[seed]
-    right_a, right_b = a == labels, b == labels
-    classes = [_compare(names[j], right_a[labels == j], right_b[labels == j]) for j in range(len(names))]
+    labels, names = ours[seeds[0]][1:]
+    right, reference_right = (np.stack([of[s][0] == labels for s in seeds]) for of in (ours, theirs))  # [S, N]
+    classes = [_compare(names[j], right[:, labels == j], reference_right[:, labels == j]) for j in range(len(names))]
     corrected = holm([c.p for c in classes])
-    classes = [Comparison(**{**vars(c), "p_holm": p}) for c, p in zip(classes, corrected, strict=True)]
-    return Result(row[0].label, reference[0].label, seed, _compare("all", right_a, right_b), tuple(classes))
+    classes = [replace(c, p_holm=p) for c, p in zip(classes, corrected, strict=True)]
+    overall = _compare("all", right, reference_right)
+    return Result(row[0].label, reference[0].label, tuple(seeds), overall, tuple(classes))
 
 
 def _predictions(
@@ -94,15 +95,10 @@ def predictions(arrays: Arrays, predict: str) -> NDArray[Any] | None:
     return np.asarray(arrays["top5_classes"])[0, :, 0] if predict == "single" else None
 
 
-def _compare(name: str, a: NDArray[Any], b: NDArray[Any]) -> Comparison:
+def _compare(name: str, a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Comparison:
+    """Of ``[S, N]`` right or wrong."""
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    p = mcnemar(only_a, only_b)
-    return Comparison(name, len(a), 100 * float(a.mean()), 100 * float(b.mean()), only_a, only_b, p)
-
-
-def mcnemar(only_a: int, only_b: int) -> float:
-    """The exact two-sided p-value that images which only one gets right are as often the one's as the other's."""
-    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
+    return Comparison(name, a.shape[1], 100 * float(a.mean()), 100 * float(b.mean()), only_a, only_b, mcnemar(a, b))
 
 
 MOST_CLASSES = 20  # that are printed; the CSV has all
@@ -125,7 +121,8 @@ def to_table(result: Result, name: str, *, every: bool = False) -> Table:
     notes = (
         [f"{len(shown)} of {len(result.classes)} classes differ after correction; only they are shown."] if many else []
     )
-    caption = f"{result.row} against {result.reference}, seed {result.seed}, by class"
+    seeds = f"seed{'s' if len(result.seeds) > 1 else ''} {', '.join(map(str, result.seeds))}"
+    caption = f"{result.row} against {result.reference}, {seeds}, by class"
     return Table(name, caption, columns, _rows([result.overall, *shown]), tuple(notes))
 
 
