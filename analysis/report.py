@@ -1,7 +1,8 @@
 """Reports: ``python -m analysis.report SPEC.yaml [--profile P]`` writes one, ``--all`` those of a store and an index.
 
-Reads MLflow and writes ``report.md`` with a CSV and a LaTeX file beside every table, and PNG, SVG and CSV of every figure. The
-same store gives the same report to the byte.
+Reads the records of the store, or the runs on a tracking server, and writes ``report.md`` with a CSV and a LaTeX file beside
+every table, and PNG, SVG and CSV of every figure. ``--export`` puts a run export beside it, and ``--from`` an export writes the
+same report again, to the byte, wherever that is.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ from analysis.figures import FIGURES, shifted_test, style
 from analysis.figures import search as search_figures
 from analysis.index import Entry
 from analysis.read import provenance, state, study_files
+from analysis.read.cell_store import StoredRuns, find
+from analysis.read.export import EXPORT, Export, Exporting
+from analysis.read.mlflow_store import TrackingStore
+from analysis.read.runs import Source
 from analysis.read.selection import by_cell
-from analysis.read.store import TrackingStore
 from analysis.tables import (
     ablation,
     ablation_table,
@@ -39,6 +43,7 @@ from analysis.tables.context import Context
 from analysis.tables.record import Table, to_csv, to_latex, to_markdown
 from analysis.tables.search import SearchSummary
 from ltsearch.records import PlanRecord, is_name, is_sweep
+from ltsearch.store import STORAGE_VARIABLE, storage_root
 from trainables.errors import UserError
 from trainables.files import write_text
 
@@ -83,27 +88,37 @@ class _Document:
         return self.folder / REPORT
 
 
-def write_report(sweep: str, tracking_uri: str, folder: Path, store: TrackingStore | None = None) -> Path:
-    """Write the report of ``sweep`` into ``folder``; returns the path of ``report.md``.
+def write_report(sweep: str, source: Source, folder: Path, *, export: bool = False) -> Path:
+    """Write the report of ``sweep`` into ``folder``, with an ``export`` beside it; returns the path of ``report.md``.
 
-    Raises ``UserError`` if the store does not answer, the sweep is not there, nothing has finished, or a published table
+    Raises ``UserError`` if the source does not answer, the sweep is not there, nothing has finished, or a published table
     does not exist: nothing is then written.
     """
-    return _write(sweep, store or TrackingStore(tracking_uri), folder)[0]
+    if not export:
+        return _write(sweep, source, folder)[0]
+    kept = Exporting(source)
+    path = _write(sweep, kept, folder)[0]
+    kept.write(folder / EXPORT)
+    return path
 
 
-def _write(sweep: str, store: TrackingStore, folder: Path) -> tuple[Path, Entry]:
-    runs = store.sweep(sweep)
+def find_source(sweep: str, storage: str | None, tracking_uri: str) -> Source:
+    """Where a sweep's runs are: the store (none: as the sweep itself finds it), or else the tracking server."""
+    return find(sweep, storage_root(storage), tracking_uri)
+
+
+def _write(sweep: str, source: Source, folder: Path) -> tuple[Path, Entry]:
+    runs = source.sweep(sweep)
     plan, cells = runs.plan, by_cell(runs.frame)
     tables = ablation.build(plan, cells)
     compared = [comparison.build(plan, tables, asked, _published_name(asked)) for asked in plan.published]
-    origin = provenance.build(plan, runs.search, cells, store.records(provenance.sample(cells)))
+    origin = provenance.build(plan, runs.search, cells, source.records(provenance.sample(cells)))
     standing = state.build(plan, runs.search, cells)
     summary = search_summary.build(runs.search, cells) if runs.search is not None else None
 
     document = _Document(folder, plan.name)
     document.say(*_head(plan), "## What ran\n\n" + state.render(standing))
-    context = Context(plan, tables, store)
+    context = Context(plan, tables, source)
     if plan.rows:
         _ablation(document, context)
         _figures(document, context)
@@ -115,7 +130,11 @@ def _write(sweep: str, store: TrackingStore, folder: Path) -> tuple[Path, Entry]
             document.table(table)
     if summary is not None:
         _search(document, summary)
-    document.say("## Provenance\n\n" + provenance.render(origin))
+    document.say("## Provenance\n\n" + provenance.render(origin), *runs.notes)
+    if isinstance(source, Exporting | Export):
+        document.say(
+            f"The runs behind it: [{EXPORT}]({EXPORT}); `python -m analysis.report --from {EXPORT}` writes all of this again."
+        )
     path = document.write()
     return path, Entry(sweep, plan.question, index.stand(standing), index.headline(plan, tables, summary), path)
 
@@ -197,33 +216,37 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", text.lower().replace("%", "percent")).strip("_")
 
 
-def write_all(tracking_uri: str, folder: Path, studies: Path | None = None) -> Path:
-    """Write the report of every sweep of a store into ``folder`` and the index of them; returns its path.
+def write_all(storage: str | None, tracking_uri: str, folder: Path, studies: Path | None = None) -> Path:
+    """Write the report of every sweep of a store and a tracking server into ``folder`` and the index of them; returns its path.
 
-    ``studies`` is a folder of study files: those that never ran stand in the index too.
+    ``studies`` is a folder of study files: those that never ran stand in the index too. Raises ``UserError`` if there is none.
     """
-    store = TrackingStore(tracking_uri)
-    entries = []
     known = study_files.find(studies) if studies is not None else []
-    sweeps = store.sweeps()
-    for sweep in sweeps:
-        entries.append(_entry(sweep, store, folder))
+    stored = StoredRuns(storage_root(storage), tracking_uri)
+    sources: dict[str, Source] = dict.fromkeys(stored.sweeps(), stored)
+    try:
+        server = TrackingStore(tracking_uri)
+        sources = dict.fromkeys(server.sweeps(), server) | sources
+    except UserError:
+        if not sources:
+            raise
+    entries = [_entry(sweep, source, folder) for sweep, source in sorted(sources.items())]
     if not any(entry.report for entry in entries):
         raise UserError(f"{tracking_uri}: no sweep with a finished trial; nothing to report")
-    entries += index.not_run(known, sweeps)
+    entries += index.not_run(known, list(sources))
     write_text(folder / index.INDEX, index.render(entries, folder))
     return folder / index.INDEX
 
 
-def _entry(sweep: str, store: TrackingStore, folder: Path) -> Entry:
+def _entry(sweep: str, source: Source, folder: Path) -> Entry:
     """Write one of many reports: whatever is wrong with it does not keep the others from being written."""
     if not is_sweep(sweep):  # a server is shared: what others call their sweeps is not to become a path
         why = "its name is none that a sweep has (letters, digits, _ . -): no folder is made of it"
         return Entry(sweep, "", "no report", why, None)
     try:
-        return _write(sweep, store, folder / sweep)[1]
+        return _write(sweep, source, folder / sweep)[1]
     except UserError as error:
-        why = str(error).removeprefix(f"{store.uri}: ")
+        why = str(error).removeprefix(f"{source.name}: ")
     except Exception as error:  # a record of another version, arrays of another shape, a folder of another user
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return Entry(sweep, "", "no report", why, None)
@@ -244,13 +267,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"for --all: studies, to list those that never ran; default: {STUDIES}",
     )
     parser.add_argument("--profile", help="the profile that the sweep ran with")
+    places = f"a folder or s3://… (default: {STORAGE_VARIABLE} or ./store)"
+    parser.add_argument("--storage", metavar="PLACE", help=f"where cells live: {places}")
     parser.add_argument("--tracking-uri", help=f"MLflow; default: the spec's, MLFLOW_TRACKING_URI, {DEFAULT_URI}")
+    parser.add_argument("--export", action="store_true", help=f"put the runs behind the report beside it, as {EXPORT}")
     parser.add_argument(
-        "--out", type=Path, help="folder of the report; default: <report.folder>/<sweep>, results for --all"
+        "--from", dest="origin", type=Path, metavar="EXPORT", help="write the report of an export again"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder of the report; default: <report.folder>/<sweep>, results for --all, the export's for --from",
     )
     args = parser.parse_args(arguments)
-    if args.all == (args.spec is not None):
-        parser.error("name a study, or --all for every sweep of the store")
+    if args.all and args.spec is not None or not (args.all or args.spec or args.origin):
+        parser.error("name a study, --all for every sweep of the store, or --from an export")
+    asked = {"--all": args.all, "--from": args.origin is not None, "--export": args.export}
+    together = [option for option, on in asked.items() if on]
+    if len(together) > 1:
+        parser.error(f"{together[1]} does not go with {together[0]}")
     if args.studies is not None and not args.all:
         parser.error("--studies goes with --all")
     try:
@@ -268,7 +303,11 @@ def _run(args: argparse.Namespace) -> Path:
     environment = os.environ.get("MLFLOW_TRACKING_URI")
     if args.all:
         studies = args.studies or (Path(STUDIES) if Path(STUDIES).is_dir() else None)
-        return write_all(args.tracking_uri or environment or DEFAULT_URI, args.out or Path("results"), studies)
+        uri = args.tracking_uri or environment or DEFAULT_URI
+        return write_all(args.storage, uri, args.out or Path("results"), studies)
+    if args.origin is not None and args.spec is None:
+        export = Export(args.origin)
+        return write_report(export.plan.sweep, export, args.out or args.origin.parent)
     tree = study_files.read(args.spec)
     if args.profile is not None and not is_name(args.profile):
         raise UserError(f"--profile {args.profile!r}: not the name of a profile (letters, digits, _ . -)")
@@ -277,7 +316,10 @@ def _run(args: argparse.Namespace) -> Path:
         raise UserError(f"{args.spec}: name = {tree['name']!r}: not the name of a study (letters, digits, _ . -)")
     option = study_files.options(tree, args.profile)
     uri = args.tracking_uri or option("tracking", "uri") or environment or DEFAULT_URI
-    return write_report(sweep, uri, args.out or Path(option("report", "folder") or "results") / sweep)
+    if args.origin is not None:
+        return write_report(sweep, Export(args.origin), args.out or args.origin.parent)
+    folder = args.out or Path(option("report", "folder") or "results") / sweep
+    return write_report(sweep, find_source(sweep, args.storage, uri), folder, export=args.export)
 
 
 if __name__ == "__main__":

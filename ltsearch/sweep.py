@@ -23,7 +23,7 @@ from ltsearch.patience import StorageError
 from ltsearch.permissions import DENIED, denied
 from ltsearch.plan import Plan, make_plan
 from ltsearch.provenance import collect
-from ltsearch.records import SEARCH_ARTIFACT, PlanRecord, Status
+from ltsearch.records import PLAN_ARTIFACT, SEARCH_ARTIFACT, PlanRecord, Status
 from ltsearch.spec import Loaded, Resources, load
 from ltsearch.store import STORAGE_VARIABLE, CellStore, storage_root
 from trainables.errors import UserError
@@ -198,7 +198,9 @@ def run_sweep(
             store.clear(cell.id)
 
     provenance = collect()
-    tracker.open(plan_record(args, plan, provenance, store))
+    shown_plan = plan_record(args, plan, provenance, store)
+    write_text(folder / PLAN_ARTIFACT, shown_plan.model_dump_json(indent=1))
+    tracker.open(shown_plan)
     total, done = outstanding.count(plan, study, store)
     progress = Progress(plan.loaded.sweep, total, done)
     status_file = StatusFile(folder, plan.loaded.sweep, total, done)
@@ -232,17 +234,18 @@ def run_sweep(
         session.close()
         status_file.end()
         tracker.interrupt(queue.running.values())
-        search = study.record() if study is not None else None
-        tracker.close(status, outstanding.all_cells(plan, study), plan_record(args, plan, provenance, store), search)
-        if search is not None:
-            with suppress(OSError):  # for `--plan`; the journal has it all
+        search, shown_plan = study.record() if study is not None else None, plan_record(args, plan, provenance, store)
+        with suppress(OSError):  # a report of an earlier end; the same command writes both again
+            write_text(folder / PLAN_ARTIFACT, shown_plan.model_dump_json(indent=1))
+            if search is not None:
                 write_text(folder / SEARCH_ARTIFACT, search.model_dump_json(indent=1))
+        tracker.close(status, outstanding.all_cells(plan, study), shown_plan, search)
 
     failures = outstanding.failures(plan, study, store, queue.ended)
     for line in failures:
         print(line, file=sys.stderr)
     try:
-        report(plan, uri)
+        report(plan, args.storage, uri)
     except UserError as error:
         if not failures:
             raise
@@ -327,12 +330,13 @@ def forget(plan: Plan, store: CellStore, root: Path) -> None:
         (folder / SEARCH_ARTIFACT).unlink(missing_ok=True)
 
 
-def report(plan: Plan, uri: str) -> None:
+def report(plan: Plan, storage: str | None, uri: str) -> None:
     """Write the report. ``analysis`` is loaded by name: nothing here depends on it."""
-    write = import_module("analysis.report").write_report
+    reports = import_module("analysis.report")
     folder = Path(plan.loaded.spec.report.folder) / plan.loaded.sweep
     try:
-        path = write(plan.loaded.sweep, uri, folder)
+        source = reports.find_source(plan.loaded.sweep, storage, uri)
+        path = reports.write_report(plan.loaded.sweep, source, folder)
     except OSError as error:
         raise UserError(
             f"the report cannot be written to {folder} ({error.strerror or error}); all trials are kept: make room or name "

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from analysis.figures import style
 from analysis.figures.common import Csv, listed, of_one_setting, palette, seeds, titles
@@ -20,7 +18,6 @@ from ltsearch.records import FigureRequest
 CAPTION = "Probability of the hardest negative class"
 BINS = 20
 HIGH = 0.4  # the paper: scores of NCL++ “are mainly concentrated in the range of 0–0.4”
-_CHUNK = 4096  # images at once: bounds the memory of float64
 
 
 @dataclass(frozen=True)
@@ -47,16 +44,6 @@ class HardestNegative:
     palette: tuple[str, ...]
 
 
-def scores(logits: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]:
-    """``[N, C]`` logits and labels ``[N]`` to the largest softmax probability of a class that is not the label ``[N]``."""
-    parts = []
-    for start in range(0, len(labels), _CHUNK):
-        p = softmax(logits[start : start + _CHUNK].astype(np.float64), axis=-1)
-        p[np.arange(len(p)), labels[start : start + _CHUNK]] = -1.0
-        parts.append(p.max(-1))
-    return np.concatenate(parts)
-
-
 def build(context: Context, request: FigureRequest) -> HardestNegative | None:
     """Histograms; None if no run has kept its logits. The five largest, all that large sets keep, do not define them."""
     edges = np.linspace(0.0, 1.0, BINS + 1)
@@ -64,9 +51,9 @@ def build(context: Context, request: FigureRequest) -> HardestNegative | None:
     for row in of_one_setting(context, request):
         found = []
         for _, arrays in context.finals(row):
-            if "logits" in arrays and arrays["logits"].shape[-1] > 1:
-                logits, labels = arrays["logits"], arrays["labels"]
-                found.append(np.concatenate([scores(expert, labels) for expert in logits]))
+            scores = arrays.hardest_negative()
+            if scores is not None:
+                found.append(scores.astype(np.float64).ravel())
         if found:
             rows.append(_summed_up(titles(context)[row.name], found, edges))
     return HardestNegative(tuple(float(e) for e in edges), tuple(rows), palette(context)) if rows else None

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 
 from analysis.figures import style
 from analysis.figures.classes import CLASS_COLUMNS, Classes, shortened, slant, sort_classes
 from analysis.figures.common import Csv, of_one_setting, titles
-from analysis.tables.context import Arrays, Context
+from analysis.read.finals import Disagreement
+from analysis.tables.context import Context
 from ltsearch.records import FigureRequest
 
 CAPTION = "Predictions of two experts for one test image"
@@ -50,43 +50,30 @@ def build(context: Context, request: FigureRequest) -> Predictions | None:
     """Of the first row with two experts and full logits; None without one, or if the experts never disagree."""
     for row in of_one_setting(context, request):
         for seed, arrays in context.finals(row, request.seed):
-            if request.seed not in (None, seed) or "logits" not in arrays or len(arrays["logits"]) < 2:
-                continue
-            record = context.records(row).get(seed)
-            classes = sort_classes(arrays["class_counts"], record.class_names if record is not None else ())
-            found = _of_run(titles(context)[row.name], seed, arrays, classes)
+            found = arrays.disagreement() if request.seed in (None, seed) else None
             if found is not None:
-                return found
-            break
+                record = context.records(row).get(seed)
+                classes = sort_classes(arrays["class_counts"], record.class_names if record is not None else ())
+                return _of_run(titles(context)[row.name], seed, int(arrays["labels"][found.image]), found, classes)
     return None
 
 
-def _of_run(row: str, seed: int, arrays: Arrays, classes: Classes) -> Predictions | None:
-    labels: NDArray[Any] = arrays["labels"]
-    smallest = classes.labels[-max(1, len(classes.labels) // 3) :]
-    images = np.flatnonzero(np.isin(labels, smallest))
-    log_p = log_softmax(arrays["logits"][:2][:, images].astype(np.float64), axis=-1)  # [2, n, C]
-    guessed = log_p.argmax(-1)  # [2, n]
-    differ = guessed[0] != guessed[1]
-    if not differ.any():
-        return None
-    kl = ((np.exp(log_p[0]) - np.exp(log_p[1])) * (log_p[0] - log_p[1])).sum(-1) / 2  # [n]
-    best = int(np.where(differ, kl, -1.0).argmax())
-    p = np.exp(log_p[:, best])[:, list(classes.labels)]  # [2, C], sorted by size
-    true = classes.labels.index(int(labels[images[best]]))
+def _of_run(row: str, seed: int, label: int, found: Disagreement, classes: Classes) -> Predictions:
+    p = np.exp(found.log_p)[:, list(classes.labels)]  # [2, C], sorted by size
+    true = classes.labels.index(label)
     shown = range(p.shape[1]) if p.shape[1] <= SHOWN else _largest(p, true)
-    at = {label: position for position, label in enumerate(classes.labels)}
+    chosen = p.argmax(-1)
     return Predictions(
         row=row,
         seed=seed,
-        image=int(images[best]),
+        image=found.image,
         classes=classes,
         true=true,
         positions=tuple(shown),
         probabilities=(tuple(float(p[0, i]) for i in shown), tuple(float(p[1, i]) for i in shown)),
-        chosen=(at[int(guessed[0, best])], at[int(guessed[1, best])]),
-        kl=float(kl[best]),
-        candidates=int(differ.sum()),
+        chosen=(int(chosen[0]), int(chosen[1])),
+        kl=found.kl,
+        candidates=found.among,
     )
 
 

@@ -64,7 +64,8 @@ def build(context: Context, request: FigureRequest) -> Tsne | None:
     called = titles(context)
     for row in of_one_setting(context, request):
         for seed, arrays in context.finals(row, request.seed):
-            if request.seed not in (None, seed) or "features" not in arrays:
+            known = arrays.features() if request.seed in (None, seed) else None
+            if known is None:
                 continue
             index: NDArray[Any] = arrays["feature_index"]
             labels = arrays["labels"][index]
@@ -77,7 +78,7 @@ def build(context: Context, request: FigureRequest) -> Tsne | None:
             elif len(shown) > 1:
                 at = {classes.labels[i]: i for i in shown}
                 kept = np.flatnonzero(np.isin(labels, list(at)))
-                features = arrays["features"][0][kept].astype(np.float64)
+                features = known[kept].astype(np.float64)
                 positions = tuple(at[int(label)] for label in labels[kept])
                 points, silhouette = embed(features, np.asarray(positions))
                 images = tuple(int(i) for i in index[kept])

@@ -40,10 +40,10 @@ class Provenance:
 
 
 def sample(cells: Mapping[str, Run]) -> list[str]:
-    """Run ids of the first and the last finished run of every training set, ``SAMPLES`` at most."""
+    """Cells of the first and the last finished run of every training set, ``SAMPLES`` at most."""
     groups = _by_training_set(_finished(cells))
     firsts_then_lasts = [runs[0] for runs in groups] + [runs[-1] for runs in groups]
-    return list(dict.fromkeys(str(run["run_id"]) for run in firsts_then_lasts))[:SAMPLES]
+    return list(dict.fromkeys(str(run["cell"]) for run in firsts_then_lasts))[:SAMPLES]
 
 
 def _by_training_set(runs: Sequence[Run]) -> list[list[Run]]:
@@ -75,7 +75,7 @@ def build(
             recipes.setdefault(name, set()).add(int(version))
     datasets: dict[tuple[str, tuple[int, ...]], int] = {}
     for runs in _by_training_set(finished):
-        record = sampled.get(str(runs[0]["run_id"]))
+        record = sampled.get(str(runs[0]["cell"]))
         content = str(runs[0]["fingerprint"]), tuple(record.class_counts) if record is not None else ()
         datasets[content] = datasets.get(content, 0) + len(runs)
     began = [run["started"] for run in finished if not math.isnan(run["started"])]
@@ -89,17 +89,20 @@ def build(
         ended=max(ended) if ended else None,
         trials=len(sampled),
         of=len(finished),
-        links=tuple(
-            (name, str(cell.seed), cell.cell, str(cells.get(cell.cell, {}).get("run_id", markdown.ABSENT)))
-            for name, cell in named
-        ),
+        links=tuple((name, str(cell.seed), cell.cell, _linked(cells.get(cell.cell, {}))) for name, cell in named),
     )
+
+
+def _linked(run: Run) -> str:
+    """A run's id on the tracking server, with a link to its page where there is one."""
+    run_id, page = str(run.get("run_id", "")), str(run.get("page", ""))
+    return f"[{run_id}]({page})" if page else run_id or markdown.ABSENT
 
 
 def _finished(cells: Mapping[str, Run]) -> list[Run]:
     """Oldest first."""
     finished = [run for run in cells.values() if run["status"] == Status.FINISHED]
-    return sorted(finished, key=lambda run: (run["started"], run["run_id"]))
+    return sorted(finished, key=lambda run: (run["started"], run["cell"]))
 
 
 def render(provenance: Provenance) -> str:

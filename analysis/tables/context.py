@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from numpy.typing import NDArray
-
+from analysis.read.finals import Finals
+from analysis.read.runs import Source
 from analysis.read.selection import Run
-from analysis.read.store import TrackingStore
 from analysis.tables.ablation import AblationTable
 from ltsearch.records import CellRecord, PlannedRow, PlanRecord
-
-Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -22,7 +18,7 @@ class Context:
 
     plan: PlanRecord
     tables: Sequence[AblationTable]
-    store: TrackingStore
+    source: Source
 
     def settings(self) -> list[str]:
         """Names of the ablation's settings; one empty name if it has none."""
@@ -46,18 +42,12 @@ class Context:
     def records(self, row: PlannedRow) -> dict[int, CellRecord]:
         """Their cell records (class names and counts, per-class accuracy, the history of every epoch), by seed."""
         runs = self.runs(row)
-        found = self.store.records(str(run["run_id"]) for run in runs.values())
-        return {seed: found[str(run["run_id"])] for seed, run in runs.items() if str(run["run_id"]) in found}
+        found = self.source.records(str(run["cell"]) for run in runs.values())
+        return {seed: found[str(run["cell"])] for seed, run in runs.items() if str(run["cell"]) in found}
 
-    def finals(self, row: PlannedRow, seed: int | None = None) -> Iterator[tuple[int, Arrays]]:
-        """Seeds and ``final.npz`` of those runs that have one, or of one seed; one at a time: they may be large.
-
-        Arrays (``K`` experts, ``N`` test images, ``C`` classes, ``D`` features): ``labels`` ``[N]``, ``class_counts`` ``[C]``,
-        ``logits`` float16 ``[K, N, C]`` or, for large sets, ``top5_logits`` and ``top5_classes`` ``[K, N, 5]``; ``kl_experts``
-        ``[C]`` (only for K > 1) and ``kl_copies`` ``[C]``, means per class in nats; ``features`` float16 ``[K, ≤2000, D]`` of
-        the images ``feature_index``; ``shifted_single`` and ``shifted_ensemble`` ``[2, S]``, of ``trainables.shifted_test``.
-        """
+    def finals(self, row: PlannedRow, seed: int | None = None) -> Iterator[tuple[int, Finals]]:
+        """Seeds and what they keep (``final.npz``), of those runs that have one, or of one seed; one at a time: large ones."""
         for number, run in self.runs(row).items():
-            arrays = self.store.final(str(run["run_id"])) if seed in (None, number) else None
+            arrays = self.source.final(str(run["cell"])) if seed in (None, number) else None
             if arrays is not None:
                 yield number, arrays

@@ -78,7 +78,7 @@ def build(tables: Sequence[AblationTable]) -> tuple[CostRow, ...]:
         for row in table.rows:
             runs = table.selection.runs[row.name]
             if runs:
-                key = tuple(str(run["run_id"]) for run in runs.values())
+                key = tuple(str(run["cell"]) for run in runs.values())
                 name = f"{row.name} ({table.subset})" if table.subset else row.name
                 named.setdefault(key, ([], runs))[0].append(name)
     return tuple(CostRow(" / ".join(names), len(runs), _means(runs)) for names, runs in named.values())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from analysis.statistics.images import mcnemar
 from analysis.statistics.seeds import holm
-from analysis.tables.context import Arrays, Context
+from analysis.tables.context import Context
 from analysis.tables.record import Column, Content, Table
 from ltsearch.records import PairedTest, PlannedRow
 
@@ -80,19 +80,10 @@ def _predictions(
     records = context.records(row)
     found = []
     for seed, arrays in context.finals(row, seed_asked):
-        predicted = predictions(arrays, row.predict)
+        predicted = arrays.predicted(row.predict)
         if predicted is not None:
-            found.append((seed, (predicted, np.asarray(arrays["labels"]), records[seed].class_names)))
+            found.append((seed, (predicted, arrays["labels"], records[seed].class_names)))
     return found
-
-
-def predictions(arrays: Arrays, predict: str) -> NDArray[Any] | None:
-    """Predicted classes ``[N]`` of expert 0 or of the ensemble; None if they were not kept (an ensemble of top fives)."""
-    if "logits" in arrays:
-        logits = np.asarray(arrays["logits"], dtype=np.float64)  # [K, N, C]
-        scores: NDArray[Any] = logits.mean(0) if predict == "ensemble" else logits[0]
-        return np.asarray(scores.argmax(-1))
-    return np.asarray(arrays["top5_classes"])[0, :, 0] if predict == "single" else None
 
 
 def _compare(name: str, a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Comparison:

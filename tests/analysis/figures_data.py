@@ -1,4 +1,4 @@
-"""Runs with known arrays in a real MLflow store, for the tests of the figures.
+"""Runs with known arrays in a real store of cells and a real MLflow store, for the tests of figures and of what is read.
 
 Legend: ``K`` experts, ``N`` test images, ``C`` classes, ``D`` features. All metrics are those of the logits that are kept.
 """
@@ -18,12 +18,16 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 from numpy.typing import NDArray
 
+from analysis.read.mlflow_store import TrackingStore
 from analysis.read.selection import by_cell
-from analysis.read.store import TrackingStore
 from analysis.tables import ablation
 from analysis.tables.context import Context
 from ltsearch import records
+from ltsearch.cells import cell_id
 from ltsearch.records import CellRecord, Epoch, PlannedCell, PlannedRow, PlanRecord, Status
+from ltsearch.store import CellStore
+from trainables.config import TrialConfig
+from trainables.files import write_text
 
 Arrays = dict[str, NDArray[Any]]
 SWEEP = "figures"
@@ -75,37 +79,49 @@ def fill(
     """
     client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.create_experiment("study", artifact_location=(folder / "artifacts").as_uri())
+    cell_store = CellStore(folder / "store")
     planned, finals, kept = [], {}, {}
     for setting, data in (settings or {"": {}}).items():
         for row in rows:
-            cells = {seed: f"{setting}/{row.same_as or row.name}/{seed}" for seed in seeds}
+            number = [other.name for other in rows].index(row.same_as or row.name)
+            config: dict[str, Any] = {
+                "data": {
+                    "name": "cifar10",
+                    "imbalance": {"profile": "exponential", "factor": 100.0},
+                    "data_ratio": 1.0,
+                    **copy.deepcopy(dict(data)),
+                },
+                "augmentation": {"policy": "sim"},
+                "model": {"backbone": "resnet8", "experts": row.experts},
+                "method": dict(row.method),
+                "training": {"epochs": epochs},
+            }
+            # What was "trained" is a plain configuration, other ones for other rows: a row's may be what no trial could have.
+            trained = {**config, "method": {"name": "bsce"}, "training": {"epochs": epochs, "batch_size": 64 + number}}
+            configs = {seed: TrialConfig.model_validate({**trained, "seed": seed}) for seed in seeds}
+            cells = {seed: cell_id(whole) for seed, whole in configs.items()}
             planned.append(
                 PlannedRow(
                     name=row.name,
                     predict="ensemble" if "(ensemble)" in row.name else "single",
                     changes={},
                     cells=[PlannedCell(cell=cell, seed=seed) for seed, cell in cells.items()],
-                    config={
-                        "data": {
-                            "name": "cifar10",
-                            "imbalance": {"profile": "exponential", "factor": 100.0},
-                            "data_ratio": 1.0,
-                            **copy.deepcopy(dict(data)),
-                        },
-                        "augmentation": {"policy": "sim"},
-                        "model": {"backbone": "resnet8", "experts": row.experts},
-                        "method": dict(row.method),
-                        "training": {"epochs": epochs},
-                    },
+                    config=config,
                     setting=setting,
                 )
             )
             if not row.runs or row.same_as:
                 continue
             for seed, cell in cells.items():
-                arrays = final(row, row.counts or counts, per_class, seed=zlib.crc32(cell.encode()))
-                record = _record(row, cell, arrays, names, epochs)
-                _log(client, experiment, seed, record, _kept(arrays, row.keep), folder)
+                told = f"{setting}/{row.name}/{seed}"
+                arrays = final(row, row.counts or counts, per_class, seed=zlib.crc32(told.encode()))
+                whole = configs[seed].model_dump(mode="json")
+                record = _record(row, cell, arrays, names, epochs, whole, jitter=(zlib.crc32(told.encode()) % 7) / 100)
+                kept_arrays = _kept(arrays, row.keep)
+                cell_store.write(record)
+                if kept_arrays is not None:
+                    np.savez_compressed(folder / "store" / "cells" / cell / records.FINAL_ARTIFACT, **kept_arrays)
+                _log(client, experiment, seed, record, kept_arrays, folder)
                 finals[setting, row.name, seed], kept[setting, row.name, seed] = arrays, record
     plan = PlanRecord(
         sweep=SWEEP, name=SWEEP, profile=None, question="?", rows=planned, reference=rows[0].name, **asked
@@ -113,6 +129,7 @@ def fill(
     tags = {records.TAG_ROLE: "sweep", records.TAG_SWEEP: SWEEP}
     parent = client.create_run(experiment, tags=tags)
     client.log_text(parent.info.run_id, plan.model_dump_json(), records.PLAN_ARTIFACT)
+    write_text(cell_store.sweep_folder(SWEEP) / records.PLAN_ARTIFACT, plan.model_dump_json())
     store = TrackingStore(f"sqlite:///{folder / 'mlflow.db'}")
     sweep = store.sweep(SWEEP)
     return Study(Context(sweep.plan, ablation.build(sweep.plan, by_cell(sweep.frame)), store), finals, kept)
@@ -158,7 +175,9 @@ def _kept(arrays: Arrays, keep: str | None) -> Arrays | None:
     return kept
 
 
-def _record(row: Row, cell: str, arrays: Arrays, names: Sequence[str], epochs: int) -> CellRecord:
+def _record(
+    row: Row, cell: str, arrays: Arrays, names: Sequence[str], epochs: int, config: dict[str, Any], jitter: float
+) -> CellRecord:
     logits, labels, sizes = arrays["logits"].astype(float), arrays["labels"], arrays["class_counts"]
     groups = {"many": sizes > 100, "medium": (sizes >= 20) & (sizes <= 100), "few": sizes < 20}
     hits = {"single": (logits.argmax(-1) == labels).mean(0), "ensemble": logits.mean(0).argmax(-1) == labels}
@@ -171,7 +190,6 @@ def _record(row: Row, cell: str, arrays: Arrays, names: Sequence[str], epochs: i
                 metrics[f"test/{predict}_{group}"] = float(hit[mask[labels]].mean())
         per_class[f"test/{predict}"] = [float(hit[labels == c].mean()) for c in range(len(sizes))]
     history = []
-    jitter = (zlib.crc32(cell.encode()) % 7) / 100
     for epoch in range(1, epochs + 1):
         found = {"seconds": 1.0, **(metrics if epoch == epochs else {})}
         if row.weights is not None:
@@ -182,8 +200,10 @@ def _record(row: Row, cell: str, arrays: Arrays, names: Sequence[str], epochs: i
         history.append(Epoch(epoch=epoch, metrics=found))
     return CellRecord(
         cell=cell,
-        config={},
+        config=config,
         recipes={"data": 1},
+        started=1_700_000_000.0,
+        ended=1_700_000_060.0,
         status=Status.FINISHED,
         fingerprint="f" * 64,
         class_counts=[int(n) for n in sizes],

@@ -12,8 +12,9 @@ from scipy import stats
 
 from analysis import markdown
 from analysis.read import state
+from analysis.read.mlflow_store import TrackingStore
+from analysis.read.runs import SweepRuns
 from analysis.read.selection import by_cell
-from analysis.read.store import SweepRuns, TrackingStore
 from analysis.statistics.seeds import Summary
 from analysis.tables import ablation, ablation_table, costs
 from analysis.tables.ablation import AblationRow, AblationTable, build, percent

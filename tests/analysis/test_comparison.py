@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from analysis.published import numbers as published_numbers
+from analysis.read.mlflow_store import TrackingStore
+from analysis.read.runs import SweepRuns
 from analysis.read.selection import by_cell
-from analysis.read.store import SweepRuns, TrackingStore
 from analysis.statistics.seeds import Summary
 from analysis.tables import ablation, comparison
 from analysis.tables.record import Table, to_latex, to_markdown

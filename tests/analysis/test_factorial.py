@@ -7,8 +7,9 @@ from itertools import combinations, permutations
 import numpy as np
 import pytest
 
+from analysis.read.mlflow_store import TrackingStore
+from analysis.read.runs import SweepRuns
 from analysis.read.selection import by_cell
-from analysis.read.store import SweepRuns, TrackingStore
 from analysis.statistics.factorial import interaction, main_effect, shapley
 from analysis.tables import ablation, factorial
 from tests.analysis.conftest import ACCURACY, SWEEP, Store, planned

@@ -32,6 +32,7 @@ from analysis.figures import (
 )
 from analysis.figures.classes import sort_classes
 from analysis.figures.common import titles
+from analysis.read import finals
 from analysis.statistics.seeds import Summary
 from ltsearch.records import FigureKind, FigureRequest
 from tests.analysis.figures_data import Row, Study, fill
@@ -494,9 +495,10 @@ def test_hardest_negative(study: Study) -> None:
 def test_scores_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(10, 4)).astype(np.float16), rng.integers(0, 4, 10)
-    whole = hardest_negative.scores(logits, labels)
-    monkeypatch.setattr(hardest_negative, "_CHUNK", 3)
-    assert (hardest_negative.scores(logits, labels) == whole).all()
+    whole = finals.Finals({"logits": logits[None], "labels": labels}).hardest_negative()
+    monkeypatch.setattr(finals, "_CHUNK", 3)
+    again = finals.Finals({"logits": logits[None], "labels": labels}).hardest_negative()
+    assert whole is not None and again is not None and (again == whole).all()
 
 
 def test_predictions(study: Study) -> None:
@@ -542,7 +544,7 @@ def test_predictions_need_two_experts_that_disagree(study: Study) -> None:
     assert predictions.build(study.context, request_of("predictions", seed=9)) is None
     same = dict(study.finals[FEW, "NCL++", 0])
     same["logits"] = np.stack([same["logits"][0]] * 2)
-    assert predictions._of_run("NCL++", 0, same, sort_classes(COUNTS)) is None
+    assert finals.Finals(same).disagreement() is None
 
 
 def test_tsne(study: Study) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analysis.read.finals import Finals
 from analysis.statistics.images import mcnemar
-from analysis.tables.paired_images import MOST_CLASSES, Comparison, Result, build, predictions, to_table
+from analysis.tables.paired_images import MOST_CLASSES, Comparison, Result, build, to_table
 from ltsearch.records import PairedTest
 from tests.analysis.figures_data import Row, Study, fill
 
@@ -51,10 +52,11 @@ def test_the_same_seed_again_says_nothing_new() -> None:
 
 def test_predictions() -> None:
     logits = np.array([[[2, 1, 0], [0, 1, 0.5]], [[0, 1.5, 5], [0, 0, 9]]], np.float16)  # [K=2, N=2, C=3]
-    assert predictions({"logits": logits}, "single").tolist() == [0, 1]
-    assert predictions({"logits": logits}, "ensemble").tolist() == [2, 2]
-    top = {"top5_classes": np.array([[[4, 1], [3, 0]]])}
-    assert predictions(top, "single").tolist() == [4, 3] and predictions(top, "ensemble") is None
+    found = Finals({"logits": logits})
+    assert [found.predicted(p).tolist() for p in ("single", "ensemble")] == [[0, 1], [2, 2]]  # type: ignore[union-attr]
+    top = Finals({"top5_classes": np.array([[[4, 1], [3, 0]]])})
+    single = top.predicted("single")
+    assert single is not None and single.tolist() == [4, 3] and top.predicted("ensemble") is None
 
 
 def test_many_classes_are_cut_to_what_differs_and_the_data_is_whole() -> None:

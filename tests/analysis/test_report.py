@@ -12,6 +12,7 @@ import pytest
 from analysis import report
 from analysis.markdown import csv_text, escape, table
 from analysis.read import study_files
+from analysis.read.mlflow_store import TrackingStore
 from ltsearch.records import FigureRequest, PairedTest, PublishedTable
 from tests.analysis.conftest import SWEEP, Store
 from tests.analysis.figures_data import SWEEP as FIGURES_SWEEP
@@ -22,7 +23,7 @@ from trainables.errors import UserError
 @pytest.fixture(scope="module")
 def folder(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report") / "nested"
-    assert report.write_report(SWEEP, store.uri, folder) == folder / "report.md"
+    assert report.write_report(SWEEP, TrackingStore(store.uri), folder) == folder / "report.md"
     return folder
 
 
@@ -59,7 +60,7 @@ def test_every_link_is_there(folder: Path) -> None:
 
 
 def test_the_same_store_gives_the_same_bytes(folder: Path, store: Store, tmp_path: Path) -> None:
-    report.write_report(SWEEP, store.uri, tmp_path)
+    report.write_report(SWEEP, TrackingStore(store.uri), tmp_path)
     files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
     assert [file for file in files if (folder / file).read_bytes() != (tmp_path / file).read_bytes()] == []
@@ -96,7 +97,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "published": [PublishedTable(paper="ncl_pp", table="7"), PublishedTable(paper="dive", table="8")],
     }
     fill(folder, rows, [50, 30, 10, 5], names=["a", "b", "c", "d"], seeds=(0, 1), **asked)
-    return report.write_report(FIGURES_SWEEP, f"sqlite:///{folder / 'mlflow.db'}", folder / "out")
+    return report.write_report(FIGURES_SWEEP, TrackingStore(f"sqlite:///{folder / 'mlflow.db'}"), folder / "out")
 
 
 def test_what_a_plan_asks_for_is_in_the_report(full: Path) -> None:
@@ -133,7 +134,7 @@ def test_its_files_are_there_and_linked(full: Path) -> None:
 def test_a_published_table_that_does_not_exist_writes_nothing(tmp_path: Path) -> None:
     fill(tmp_path, [Row("BSCE")], [5, 5], seeds=(0,), published=[PublishedTable(paper="ncl_pp", table="11")])
     with pytest.raises(UserError, match="no table '11' of paper 'ncl_pp'; .*known tables: dive 1, "):
-        report.write_report(FIGURES_SWEEP, f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "out")
+        report.write_report(FIGURES_SWEEP, TrackingStore(f"sqlite:///{tmp_path / 'mlflow.db'}"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

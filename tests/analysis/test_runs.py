@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from analysis.read.mlflow_store import TrackingStore
+from analysis.read.runs import COLUMNS, SweepRuns
 from analysis.read.selection import by_cell, value
-from analysis.read.store import COLUMNS, SweepRuns, TrackingStore
 from tests.analysis.conftest import SWEEP, Store
 from trainables.errors import UserError
 
@@ -42,8 +43,10 @@ def test_the_newest_plan_is_taken(runs: SweepRuns) -> None:
 
 
 def test_records_of_a_few_runs(store: Store) -> None:
-    found = TrackingStore(store.uri).records([store.runs["ce-0"]])
-    assert found[store.runs["ce-0"]].class_counts == [500, 50, 5]
+    tracking = TrackingStore(store.uri)
+    tracking.sweep(SWEEP)
+    found = tracking.records(["ce-0", "of no sweep"])
+    assert list(found) == ["ce-0"] and found["ce-0"].class_counts == [500, 50, 5]
 
 
 def test_an_unknown_sweep_lists_those_that_are_there(store: Store) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from analysis.figures import search as search_figures
 from analysis.figures import search_front, style
+from analysis.read.mlflow_store import TrackingStore
 from analysis.read.selection import by_cell
-from analysis.read.store import TrackingStore
 from analysis.tables import search as search_summary
 from analysis.tables.record import marks
 from analysis.tables.search import SearchSummary

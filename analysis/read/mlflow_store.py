@@ -1,4 +1,4 @@
-"""MLflow, read: a sweep's plan, its search and a tidy frame of its cells. No other module here imports MLflow."""
+"""Runs on a tracking server. No other module here imports MLflow."""
 
 from __future__ import annotations
 
@@ -9,25 +9,20 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
-import numpy as np
-import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from pydantic import ValidationError
 
+from analysis.read.finals import Finals
+from analysis.read.runs import PARAM, SweepRuns, cells_of, check_finished, frame
 from ltsearch import records
 from ltsearch.records import CellRecord, PlanRecord, SearchRecord, Status
 from trainables.errors import UserError
 
-PARAM = "params."  # what the frame's columns of parameters start with
-COLUMNS = (
-    "cell", "run_id", "stage", "row", "seed", "status", "error", "fingerprint", "recipes", "epochs_planned",
-    "started", "ended",
-)  # fmt: skip
 _PAGE = 500  # runs a page: bounds what MLflow holds at once
 
 # While a store is read: no bars, and a server that does not answer is given up after seconds, not minutes.
@@ -38,19 +33,6 @@ _QUIET_ENVIRONMENT = {
 }
 
 
-@dataclass(frozen=True)
-class SweepRuns:
-    """What the store knows of one sweep.
-
-    ``frame`` has one row a cell, its newest finished run or else its newest: ``COLUMNS``, ``params.<key>`` as text and
-    every metric's last value by name. ``started`` and ``ended`` are seconds since 1970.
-    """
-
-    plan: PlanRecord
-    search: SearchRecord | None
-    frame: pd.DataFrame
-
-
 class TrackingStore:
     """An MLflow tracking store that is only read."""
 
@@ -58,12 +40,21 @@ class TrackingStore:
         """Connect; raises ``UserError`` if a SQLite file is not there: MLflow would create an empty one."""
         if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
             raise UserError(f"{uri}: no such file; run the sweep first, or name its store with --tracking-uri")
-        self.uri = uri
+        self.uri = self.name = uri
+        self._run_of: dict[str, str] = {}  # cell -> run, of the sweeps that were read
         with self._reading():
             self._client = MlflowClient(tracking_uri=uri)
 
     def sweep(self, name: str) -> SweepRuns:
         """Read a sweep; raises ``UserError`` if it is not there, or none of its runs has finished."""
+        plan, search, rows = self._read(name)
+        return check_finished(SweepRuns(plan, search, frame(rows)), self.uri, name)
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Rows of a sweep's frame: one a cell, its newest finished run or else its newest; raises ``UserError``."""
+        return self._read(name)[2]
+
+    def _read(self, name: str) -> tuple[PlanRecord, SearchRecord | None, list[dict[str, Any]]]:
         with self._reading():
             experiments = [e.experiment_id for e in self._experiments()]
             parent = self._parent(name, experiments)
@@ -72,12 +63,9 @@ class TrackingStore:
             search_text = self._artifact(run_id, records.SEARCH_ARTIFACT)
             search = SearchRecord.model_validate_json(search_text) if search_text is not None else None
             linked: dict[str, str] = json.loads(self._artifact(run_id, records.RUNS_ARTIFACT) or "{}")
-            frame = self._frame(name, _cells(plan, search), linked.values(), experiments)
-        if not (frame["status"] == Status.FINISHED).any():
-            counts = frame["status"].value_counts().sort_index()
-            stand = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no runs"
-            raise UserError(f"{self.uri}: sweep {name!r}: none of its trials has finished ({stand}); nothing to report")
-        return SweepRuns(plan, search, frame)
+            rows = self._rows(name, cells_of(plan, search), linked.values(), experiments)
+        self._run_of |= {row["cell"]: row["run_id"] for row in rows}
+        return plan, search, rows
 
     def sweeps(self) -> list[str]:
         """Names of all sweeps, sorted."""
@@ -86,24 +74,26 @@ class TrackingStore:
             parents = self._runs(experiments, f"tags.`{records.TAG_ROLE}` = 'sweep'")
             return sorted({run.data.tags.get(records.TAG_SWEEP, "") for run in parents} - {""})
 
-    def records(self, run_ids: Iterable[str]) -> dict[str, CellRecord]:
-        """``record.json`` of some runs, by run id; runs without one are left out. One download each: for few runs."""
+    def records(self, cells: Iterable[str]) -> dict[str, CellRecord]:
+        """One download each, of cells of sweeps that were read."""
         found: dict[str, CellRecord] = {}
         with self._reading():
-            for run_id in run_ids:
-                text = self._artifact(run_id, records.RECORD_ARTIFACT)
+            for cell in cells:
+                text = self._artifact(self._run_of[cell], records.RECORD_ARTIFACT) if cell in self._run_of else None
                 if text is not None:
-                    found[run_id] = CellRecord.model_validate_json(text)
+                    found[cell] = CellRecord.model_validate_json(text)
         return found
 
-    def final(self, run_id: str) -> dict[str, Any] | None:
-        """The arrays of a run's ``final.npz``; None if it has none."""
+    def final(self, cell: str) -> Finals | None:
+        """The arrays of a cell's run, as a download."""
+        run_id = self._run_of.get(cell)
+        if run_id is None:
+            return None
         with self._reading(), tempfile.TemporaryDirectory() as folder:
             if all(item.path != records.FINAL_ARTIFACT for item in self._client.list_artifacts(run_id)):
                 return None
             path = self._client.download_artifacts(run_id, records.FINAL_ARTIFACT, folder)
-            with np.load(path, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
+            return Finals.load(Path(path).read_bytes())
 
     # -- MLflow ------------------------------------------------------------------------------------------------------
 
@@ -164,7 +154,9 @@ class TrackingStore:
         names = sorted({run.data.tags.get(records.TAG_SWEEP, "") for run in self._runs(experiments, role)} - {""})
         raise UserError(f"{self.uri}: no sweep {name!r}; sweeps there: {', '.join(names) or 'none'}")
 
-    def _frame(self, name: str, cells: set[str], linked: Iterable[str], experiments: Sequence[str]) -> pd.DataFrame:
+    def _rows(
+        self, name: str, cells: set[str], linked: Iterable[str], experiments: Sequence[str]
+    ) -> list[dict[str, Any]]:
         quoted = name.replace("'", "")
         best: dict[str, dict[str, Any]] = {}
 
@@ -172,7 +164,7 @@ class TrackingStore:
             seen = set()
             for run in runs:
                 seen.add(run.info.run_id)
-                row = _row(run)
+                row = self._row(run)
                 known = best.get(row["cell"])
                 if row["cell"] in cells and (known is None or _rank(row) > _rank(known)):
                     best[row["cell"]] = row
@@ -184,8 +176,33 @@ class TrackingStore:
         for start in range(0, len(others), _PAGE):
             ids = ", ".join(f"'{run_id}'" for run_id in others[start : start + _PAGE])
             offer(self._runs(experiments, f"{role} and attributes.run_id IN ({ids})"))
-        rows = [best[cell] for cell in sorted(best)]
-        return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(COLUMNS))
+        return list(best.values())
+
+    def _row(self, run: Run) -> dict[str, Any]:
+        tags, info = run.data.tags, run.info
+        return {
+            "cell": tags.get(records.TAG_CELL, ""),
+            "run_id": info.run_id,
+            "page": self.page(info.experiment_id, info.run_id),
+            "seed": int(tags[records.TAG_SEED]) if records.TAG_SEED in tags else None,
+            "status": tags.get(records.TAG_STATUS, Status.RUNNING.value),
+            "error": tags.get(records.TAG_ERROR, ""),
+            "fingerprint": tags.get(records.TAG_FINGERPRINT, ""),
+            "recipes": json.loads(tags.get(records.TAG_RECIPES, "{}")),
+            "epochs_planned": int(tags[records.TAG_EPOCHS]) if records.TAG_EPOCHS in tags else None,
+            "started": info.start_time / 1000 if info.start_time else math.nan,
+            "ended": info.end_time / 1000 if info.end_time else math.nan,
+            **{f"{PARAM}{key}": value for key, value in run.data.params.items()},
+            **run.data.metrics,
+        }
+
+    def page(self, experiment: str, run_id: str) -> str:
+        """Where a server shows a run; empty for a database, which has no pages of its own."""
+        if urlsplit(self.uri).scheme not in ("http", "https"):
+            return ""
+        parts = urlsplit(self.uri)
+        place = parts._replace(netloc=parts.netloc.rpartition("@")[2])  # without a password
+        return f"{urlunsplit(place).rstrip('/')}/#/experiments/{experiment}/runs/{run_id}"
 
     def _artifact(self, run_id: str, name: str) -> str | None:
         with tempfile.TemporaryDirectory() as folder:
@@ -198,35 +215,6 @@ class TrackingStore:
         if text is None:
             raise UserError(f"{self.uri}: sweep {sweep!r} (run {run_id}) has no {name}; run the sweep again")
         return text
-
-
-def _cells(plan: PlanRecord, search: SearchRecord | None) -> set[str]:
-    """Every cell that the sweep's tables may show."""
-    cells = {cell.cell for row in plan.rows for cell in row.cells}
-    if search is not None:
-        cells |= {trial.cell for trial in search.trials}
-        cells |= {cell.cell for winner in search.confirmed for cell in winner.cells}
-    return cells
-
-
-def _row(run: Run) -> dict[str, Any]:
-    tags, info = run.data.tags, run.info
-    return {
-        "cell": tags.get(records.TAG_CELL, ""),
-        "run_id": info.run_id,
-        "stage": tags.get(records.TAG_STAGE, ""),
-        "row": tags.get(records.TAG_ROW, ""),
-        "seed": int(tags[records.TAG_SEED]) if records.TAG_SEED in tags else None,
-        "status": tags.get(records.TAG_STATUS, Status.RUNNING.value),
-        "error": tags.get(records.TAG_ERROR, ""),
-        "fingerprint": tags.get(records.TAG_FINGERPRINT, ""),
-        "recipes": json.loads(tags.get(records.TAG_RECIPES, "{}")),
-        "epochs_planned": int(tags[records.TAG_EPOCHS]) if records.TAG_EPOCHS in tags else None,
-        "started": info.start_time / 1000 if info.start_time else math.nan,
-        "ended": info.end_time / 1000 if info.end_time else math.nan,
-        **{f"{PARAM}{key}": value for key, value in run.data.params.items()},
-        **run.data.metrics,
-    }
 
 
 def _rank(row: dict[str, Any]) -> tuple[bool, float, str]:
