@@ -35,6 +35,7 @@ from analysis.tables import (
     costs,
     factorial,
     paired_images,
+    verdict,
 )
 from analysis.tables import (
     search as search_summary,
@@ -42,7 +43,7 @@ from analysis.tables import (
 from analysis.tables.context import Context
 from analysis.tables.record import Table, to_csv, to_latex, to_markdown
 from analysis.tables.search import SearchSummary
-from ltsearch.records import PlanRecord, is_name, is_sweep
+from ltsearch.records import FigureRequest, PlanRecord, is_name, is_sweep
 from ltsearch.store import STORAGE_VARIABLE, storage_root
 from trainables.errors import UserError
 from trainables.files import write_text
@@ -59,11 +60,20 @@ class _Document:
     folder: Path
     study: str
     parts: list[str] = field(default_factory=list)
+    explained: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
 
     def say(self, *parts: str) -> None:
         """Paragraphs, tables, headings."""
         self.parts += [part for part in parts if part]
+
+    def explain(self, what: str, how: str) -> None:
+        """How to read a part; stands with the others' below."""
+        self.explained[what] = how
+
+    def fold(self, summary: str, text: str) -> None:
+        """A part that opens when it is clicked."""
+        self.say(f"<details><summary>{summary}</summary>", text, "</details>")
 
     def table(self, table: Table, data: Table | None = None) -> None:
         """A table with its files; ``data`` has more rows than are printed."""
@@ -117,23 +127,32 @@ def _write(sweep: str, source: Source, folder: Path) -> tuple[Path, Entry]:
     summary = search_summary.build(runs.search, cells) if runs.search is not None else None
 
     document = _Document(folder, plan.name)
-    document.say(*_head(plan), "## What ran\n\n" + state.render(standing))
+    document.say(*_head(plan))
     context = Context(plan, tables, source)
+    if verdicts := verdict.build(plan, tables):
+        document.say("## Verdict", verdict.render(verdicts))
+        document.explain("Verdict", verdict.HOW_TO_READ)
     if plan.rows:
         _ablation(document, context)
-        _figures(document, context)
+        _costs(document, context)
+        _figures(document, context, plan.figures[1:], first=2)
         _paired_tests(document, context)
     if compared:
-        document.say("## Published", comparison.HOW_TO_READ)
+        document.say("## Published")
+        document.explain("Published", comparison.HOW_TO_READ)
         for table in compared:
             document.say(f"### {table.caption}")
             document.table(table)
     if summary is not None:
         _search(document, summary)
-    document.say("## Provenance\n\n" + provenance.render(origin), *runs.notes)
+    document.say("## Behind it")
+    document.fold("What ran", state.render(standing))
+    if document.explained:
+        document.fold("How to read this", "\n\n".join(f"**{what}.** {how}" for what, how in document.explained.items()))
+    document.fold("Provenance", "\n\n".join([provenance.render(origin), *runs.notes]))
     if isinstance(source, Exporting | Export):
         document.say(
-            f"The runs behind it: [{EXPORT}]({EXPORT}); `python -m analysis.report --from {EXPORT}` writes all of this again."
+            f"The runs: [{EXPORT}]({EXPORT}); `python -m analysis.report --from {EXPORT}` writes all of this again."
         )
     path = document.write()
     return path, Entry(sweep, plan.question, index.stand(standing), index.headline(plan, tables, summary), path)
@@ -149,30 +168,40 @@ def _head(plan: PlanRecord) -> list[str]:
 
 
 def _ablation(document: _Document, context: Context) -> None:
+    """The main table, which is that of all settings where there are several, the first figure, and the other tables."""
     tables = context.tables
-    document.say("## Ablation", ablation.how_to_read(tables))
     overview = ablation_table.build_overview(tables, "ablation_overview", f"{context.plan.question} Accuracy (%)")
+    document.say("## Ablation")
+    document.explain("Ablation", ablation.how_to_read(tables))
     if overview is not None:
         document.say("### All settings")
         document.table(overview)
+        _figures(document, context, context.plan.figures[:1], first=1)
     for table in tables:
         name = f"ablation_{slug(table.subset)}" if len(tables) > 1 else "ablation"
         document.say(f"### {table.subset}" if table.subset else "")
         document.table(ablation_table.build(table, name, f"{context.plan.question} {table.subset}".strip()))
+        if table is tables[0] and overview is None:
+            _figures(document, context, context.plan.figures[:1], first=1)
     document.files["ablation_seeds.csv"] = ablation_table.render_seeds_csv(tables)
     document.say("Every row by seed: [ablation_seeds.csv](ablation_seeds.csv).")
     for found in factorial.build(context.plan, tables):
-        document.say(f"### Effects{f', {found.setting}' if found.setting else ''}", factorial.HOW_TO_READ)
+        document.say(f"### Effects{f', {found.setting}' if found.setting else ''}")
         document.table(factorial.to_table(found, f"effects_{slug(found.setting)}" if found.setting else "effects"))
-    document.say("## Classes, calibration and cost", costs.HOW_TO_READ)
-    document.table(costs.to_table(costs.build(tables), "costs", "Classes, calibration and cost"))
+        document.explain("Effects", factorial.HOW_TO_READ)
 
 
-def _figures(document: _Document, context: Context) -> None:
-    asked = context.plan.figures
-    document.say("## Figures" if asked else "")
+def _costs(document: _Document, context: Context) -> None:
+    document.say("## Classes, calibration and cost")
+    document.explain("Classes, calibration and cost", costs.HOW_TO_READ)
+    document.table(costs.to_table(costs.build(context.tables), "costs", "Classes, calibration and cost"))
+
+
+def _figures(document: _Document, context: Context, asked: Sequence[FigureRequest], first: int) -> None:
+    """Figures, numbered from ``first``; a heading for all but the one that stands beside the main table."""
+    document.say("## Figures" if asked and first > 1 else "")
     with style.style():
-        for number, request in enumerate(asked, start=1):
+        for number, request in enumerate(asked, start=first):
             kind = FIGURES[request.kind]
             data = kind.build(context, request)
             caption = request.caption or kind.caption
@@ -189,7 +218,9 @@ def _figures(document: _Document, context: Context) -> None:
 
 def _paired_tests(document: _Document, context: Context) -> None:
     asked = context.plan.paired_tests
-    document.say(*(("## Image by image", paired_images.HOW_TO_READ) if asked else ()))
+    if asked:
+        document.say("## Image by image")
+        document.explain("Image by image", paired_images.HOW_TO_READ)
     for number, test in enumerate(asked, start=1):
         result = paired_images.build(context, test)
         if result is None:

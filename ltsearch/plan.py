@@ -168,6 +168,7 @@ def _check_report(loaded: Loaded, rows: Sequence[PlanRow]) -> None:
         (f"report.paired_tests[{i}]", [test.row, test.reference], test.setting)
         for i, test in enumerate(options.paired_tests)
     ]
+    asked += [(f"report.claims[{i}]", [c.row, c.reference], c.setting) for i, c in enumerate(options.claims)]
     if asked and not rows:
         raise UserError(
             f"{loaded.file}: {asked[0][0]}: shows rows of an ablation, and this study has none; leave it out"

@@ -220,6 +220,19 @@ class PairedTest(_Request):
     seed: int | None = Field(None, description="none: all that both have finished")
 
 
+class Claim(_Request):
+    """What the study tests: that a row is better than another. The report begins with whether it holds."""
+
+    row: str
+    reference: str
+    claim: str = Field("", description="the sentence that is printed; none: “ROW is better than REFERENCE”")
+    setting: str | None = Field(None, description="of the ablation's settings; none: the first")
+    metric: Literal["accuracy", "many", "medium", "few", "ece"] = Field(
+        "accuracy", description="of what the row predicts with; ece: expected calibration error, the smaller the better"
+    )
+    at_least: float = Field(0.0, ge=0, description="the smallest difference worth seeing, in points; none: any")
+
+
 class PlannedCell(_Record):
     """One seed of a row."""
 
@@ -270,6 +283,7 @@ class PlanRecord(_Record):
     figures: list[FigureRequest] = []
     published: list[PublishedTable] = []
     paired_tests: list[PairedTest] = []
+    claims: list[Claim] = []
 
 
 class SearchTrial(_Record):

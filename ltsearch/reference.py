@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from ltsearch.messages import first_model
-from ltsearch.records import FigureRequest, PairedTest, PublishedTable
+from ltsearch.records import Claim, FigureRequest, PairedTest, PublishedTable
 from ltsearch.space import Parameter
 from ltsearch.spec import Ablation, AdaptiveSeeds, Asha, Confirm, Grid, Metric, Precision, Row, Search, SweepSpec
 from trainables.catalogue import OneOf
@@ -42,6 +42,7 @@ def tables() -> str:
         ("a figure of `report.figures`", FigureRequest),
         ("a table of `report.published`", PublishedTable),
         ("a test of `report.paired_tests`", PairedTest),
+        ("a claim of `report.claims`", Claim),
         ("adaptive `seeds`", AdaptiveSeeds),
         ("`seeds.until`", Precision),
     )

@@ -22,6 +22,7 @@ from ltsearch.records import (
     STEP_GMACS,
     TRAIN,
     VAL,
+    Claim,
     FigureRequest,
     PairedTest,
     Published,
@@ -246,6 +247,10 @@ class ReportOptions(Checked):
     figures: list[FigureRequest] = []
     published: list[PublishedTable] = Field([], description="published tables that are printed beside our rows")
     paired_tests: list[PairedTest] = Field([], description="McNemar's test of two rows, per image and per class")
+    claims: list[Claim] = Field(
+        [],
+        description="what the report begins with; none: the differences to the reference that published rows have in print",
+    )
 
 
 class SweepSpec(Checked):

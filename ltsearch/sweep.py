@@ -279,6 +279,7 @@ def plan_record(args: argparse.Namespace, plan: Plan, provenance: dict[str, str]
         figures=options.figures,
         published=options.published,
         paired_tests=options.paired_tests,
+        claims=options.claims,
     )
 
 

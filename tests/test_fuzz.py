@@ -176,6 +176,7 @@ def whole() -> dict[str, Any]:
         "folder": "results",
         "figures": [{"kind": "curve", "x": "method.beta", "rows": ["both"]}, {"kind": "tsne", "seed": 1}],
         "paired_tests": [{"row": "both", "reference": "base"}],
+        "claims": [{"row": "both", "reference": "base", "metric": "few", "at_least": 0.5}],
     }
     tree["profiles"] = {"tiny": {"seeds": 1, "base.training.epochs": 2}, "other": {"search.trials": 3}}
     tree["resources"] = {"workers": 1, "cpus_per_worker": 1}

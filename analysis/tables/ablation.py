@@ -66,6 +66,8 @@ class AblationTable:
     footnotes: tuple[str, ...]
     selection: Selection
     setting: str = ""
+    planned: tuple[PlannedRow, ...] = ()
+    detectable: float | None = None  # the smallest true difference to the reference that would surely (80 %) be found
 
 
 def how_to_read(tables: Sequence[AblationTable]) -> str:
@@ -146,7 +148,17 @@ def _table(subset: str, rows: Sequence[PlannedRow], plan: PlanRecord, cells: Map
     made = [_with_published(row, answers.get(row.name)) for row in made]
     best_epoch = any(row.best_epoch is not None for row in made)
     notes = [*_deviations(rows, selection, base.name, plan, best_epoch), *found.notes, *_published_footnotes(answers)]
-    return AblationTable(subset, tuple(made), base.name, selection.absent, tuple(notes), selection, rows[0].setting)
+    return AblationTable(
+        subset=subset,
+        rows=tuple(made),
+        reference=base.name,
+        absent=selection.absent,
+        footnotes=tuple(notes),
+        selection=selection,
+        setting=rows[0].setting,
+        planned=tuple(rows),
+        detectable=found.detectable,
+    )
 
 
 @dataclass(frozen=True)
@@ -155,6 +167,7 @@ class Differences:
 
     by_row: dict[str, Difference]
     notes: tuple[str, ...]
+    detectable: float | None = None  # of the contrast for which it is most
 
 
 def differences(
@@ -188,7 +201,8 @@ def differences(
     contrasts = [row + [0.0] * len(same) for row in to_reference(len(names), 0)]
     family = simultaneous(groups, contrasts, ALPHA * len(other) / tests) if other else Family(())
     by_row |= dict(zip(other, family.differences, strict=True))
-    return Differences(by_row, tuple(_judged(family, bool(same), first)))
+    most = family.detectable[1] if family.detectable is not None else None
+    return Differences(by_row, tuple(_judged(family, bool(same), first)), most)
 
 
 def _group(row: PlannedRow, values: Mapping[int, float], first: int | None) -> Group:

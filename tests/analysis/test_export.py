@@ -69,7 +69,7 @@ def test_an_export_writes_the_report_again_to_the_byte(written: Path, tmp_path: 
 def test_the_server_says_the_same_and_can_be_exported(place: Path, written: Path, tmp_path: Path) -> None:
     report.write_report(SWEEP, TrackingStore(database(place)), tmp_path / "out", export=True)
     first, second = files(written), files(tmp_path / "out")
-    texts = [of["report.md"].decode().partition("## Provenance")[0] for of in (first, second)]
+    texts = [of["report.md"].decode().partition("## Behind it")[0] for of in (first, second)]
     assert texts[0] == texts[1]
     assert [n for n in second if n not in ("report.md", EXPORT) and second[n] != first[n]] == []
     report.main(["--from", str(tmp_path / "out" / EXPORT)])
@@ -93,7 +93,7 @@ def test_an_export_has_no_weights_and_no_logits(written: Path, place: Path) -> N
 def test_links_and_their_absence(place: Path, written: Path, tmp_path: Path) -> None:
     """A server that is away costs the links, and nothing else."""
     report.write_report(SWEEP, stored(place, AWAY), tmp_path)
-    away, there = ((f / "report.md").read_text().partition("## Provenance") for f in (tmp_path, written))
+    away, there = ((f / "report.md").read_text().partition("## Behind it") for f in (tmp_path, written))
     assert away[0] == there[0]
     assert f"From the records of the store; runs are not linked ({AWAY}: the tracking store does not answer" in away[2]
     assert "not linked" not in there[2]

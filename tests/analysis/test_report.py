@@ -32,11 +32,11 @@ def test_sections(folder: Path, store: Store) -> None:
     headings = re.findall(r"^#+ .*$", text, re.MULTILINE)
     assert headings == [
         "# study (profile `small`)",
-        "## What ran",
+        "## Verdict",
         "## Ablation",
         "## Classes, calibration and cost",
         "## Search",
-        "## Provenance",
+        "## Behind it",
     ]
     for expected in (
         "Which part of NCL++ matters?",
@@ -104,7 +104,6 @@ def test_what_a_plan_asks_for_is_in_the_report(full: Path) -> None:
     text = full.read_text(encoding="utf-8")
     headings = re.findall(r"^##+ .*$", text, re.MULTILINE)
     assert headings == [
-        "## What ran",
         "## Ablation",
         "## Classes, calibration and cost",
         "## Figures",
@@ -113,7 +112,7 @@ def test_what_a_plan_asks_for_is_in_the_report(full: Path) -> None:
         "## Published",
         "### NCL++ (Tan et al., Pattern Recognition 147, 2024), Table 7",
         "### DiVE (He et al., ICCV 2021), Table 8",
-        "## Provenance",
+        "## Behind it",
     ]
     assert "*Bars of both.*" in text and "*Loss weights over epochs*: nothing to draw" in text
     assert "“NCL++” against “BSCE”: no seed of which both have finished." in text

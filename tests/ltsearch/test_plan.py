@@ -205,6 +205,11 @@ def test_which_rows_are_nothing_but_components(tmp_path: Path) -> None:
         ({"figures": [{"kind": "curve"}]}, "names the key `x` of its axis"),
         ({"figures": [{"kind": "pie"}]}, "kind"),
         ({"paired_tests": [{"row": "CE", "reference": "x"}]}, r"report.paired_tests\[0\]: no row 'x'"),
+        ({"claims": [{"row": "x", "reference": "CE"}]}, r"report.claims\[0\]: no row 'x'"),
+        (
+            {"claims": [{"row": "CE", "reference": "CE", "setting": "s"}]},
+            r"report.claims\[0\].setting = 's': settings: none",
+        ),
     ],
 )
 def test_a_report_can_only_show_what_there_is(tmp_path: Path, report: dict[str, Any], message: str) -> None:
