@@ -11,15 +11,26 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import Row, Spread
-from ltsearch.cells import recipes
+from ltsearch.cells import cell_id, recipes
 from ltsearch.plan import Plan, make_plan
-from ltsearch.records import GROUPS, CellRecord, Epoch, PlanRecord, SearchRecord, SearchTrial, Status
+from ltsearch.records import (
+    GROUPS,
+    PLAN_ARTIFACT,
+    SEARCH_ARTIFACT,
+    CellRecord,
+    Epoch,
+    PlanRecord,
+    SearchRecord,
+    SearchTrial,
+    Status,
+)
 from ltsearch.spec import load
 from ltsearch.store import CellStore
 from ltsearch.tracking import Tracker
+from trainables.files import write_text
 
 TITLE = "Report"
-SECONDS, GIGABYTES, GROWTH = 60, 2, 1.25
+SECONDS, GIGABYTES, GROWTH = 20, 0.6, 1.25
 ROWS = 20
 _STUDY = """
 name: size
@@ -94,6 +105,8 @@ def fill(folder: Path, size: int) -> None:
     named += [(trial.cell, "search", f"trial {trial.number}") for trial in search.trials]
     tracker.rebuild(named)
     tracker.close(Status.FINISHED, [cell for cell, _, _ in named], record, search)
+    write_text(store.sweep_folder("size") / PLAN_ARTIFACT, record.model_dump_json())
+    write_text(store.sweep_folder("size") / SEARCH_ARTIFACT, search.model_dump_json())
 
 
 def _record(cell: str, config: dict[str, object], versions: dict[str, int], random: np.random.Generator) -> CellRecord:
@@ -122,11 +135,12 @@ def _record(cell: str, config: dict[str, object], versions: dict[str, int], rand
 
 def _search(plan: Plan, trials: int, store: CellStore, random: np.random.Generator) -> SearchRecord:
     assert plan.search_base is not None
-    config, versions = plan.search_base.model_dump(mode="json"), recipes(plan.search_base)
+    versions = recipes(plan.search_base)
     made = []
     for number in range(trials):
-        cell = f"{number:016x}"
-        store.write(_record(cell, config, versions, random))
+        config = plan.search_base.model_copy(update={"seed": 1_000_000 + number})
+        cell = cell_id(config)
+        store.write(_record(cell, config.model_dump(mode="json"), versions, random))
         value = float(random.normal(0.5, 0.02))
         params = {"method.lambda_inter": float(random.uniform())}
         made.append(
@@ -149,7 +163,8 @@ def _search(plan: Plan, trials: int, store: CellStore, random: np.random.Generat
 
 def measure(folder: Path) -> tuple[float, float]:
     """Seconds and gigabytes of the command, in a process of its own."""
-    words = ["study.yaml", "--tracking-uri", f"sqlite:///{folder}/mlflow.db", "--out", str(folder / "report")]
+    words = ["study.yaml", "--storage", str(folder / "store"), "--out", str(folder / "report")]
+    words += ["--tracking-uri", f"sqlite:///{folder}/mlflow.db"]
     code = "import sys, resource; from analysis.report import main; main(sys.argv[1:]); "
     code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     started = time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,8 +16,9 @@ SENT_COMMIT = ".commit"  # in the root of a tree that `ltsearch.remote` packed
 
 
 def collect() -> dict[str, str]:
-    """What is known of this machine and this tree."""
-    found = {"ltsearch": ltsearch.__version__, "commit": commit(), "python": platform.python_version()}
+    """What is known of this machine and this tree; ``session``, when this driver started, sets its times apart from others'."""
+    found = {"session": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"), "ltsearch": ltsearch.__version__}
+    found |= {"commit": commit(), "python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = version(package)

@@ -38,6 +38,7 @@ TAG_EPOCHS = "ltsearch.epochs"
 TAG_STARTED = "ltsearch.started"  # when the cell was first started: another start is another run
 TAG_FINGERPRINT = "ltsearch.dataset_fingerprint"
 TAG_RECIPES = "ltsearch.recipes"
+TAG_TIMED = "ltsearch.timed"  # in which session and on which hardware it was trained
 TAG_HEARTBEAT = "ltsearch.heartbeat"  # seconds since 1970, on the sweep's run
 TAG_PARENT = "mlflow.parentRunId"
 
@@ -144,6 +145,11 @@ class CellRecord(_Record):
     provenance: dict[str, str] = {}
 
     @property
+    def timed(self) -> str:
+        """In which session and on which hardware: times of two that differ are not compared."""
+        return "; ".join(self.provenance.get(key, "unknown") for key in ("session", "cpu", "gpu"))
+
+    @property
     def final(self) -> dict[str, float]:
         """The last epoch's metrics, and the sum of the seconds of all."""
         if not self.history:
@@ -164,7 +170,7 @@ class Published(_Record):
 
 FigureKind = Literal[
     "curve", "bars", "class_accuracy", "class_kl", "hardest_negative", "predictions", "tsne", "loss_weights",
-    "shifted_test", "virtual_examples",
+    "shifted_test", "virtual_examples", "forest", "learning_curves", "accuracy_cost",
 ]  # fmt: skip
 
 
@@ -181,7 +187,8 @@ class FigureRequest(_Request):
         description="curve: accuracy over a key; bars: accuracy by row; class_accuracy: of every class, by size; class_kl: "
         "distance between experts and between copies; hardest_negative: score of the strongest wrong class; predictions: "
         "two experts on one image; tsne: features; loss_weights: learned λ over epochs; shifted_test: accuracy under shifted "
-        "test distributions, with its table; virtual_examples: DiVE's, by shot group"
+        "test distributions, with its table; virtual_examples: DiVE's, by shot group; forest: differences to the reference; "
+        "learning_curves: loss and accuracies over epochs; accuracy_cost: accuracy against a training step's cost"
     )
     caption: str = Field("", description="stands below the figure; none: what the kind is called")
     rows: list[str] = Field([], description="names of rows; none: all")

@@ -171,7 +171,7 @@ def run_sweep(
     session: ExitStack,
 ) -> int:
     """The sweep itself, with the lock held; ``capacity`` is None if nothing is left to run. Closes the ``session``."""
-    from ltsearch import nodes
+    from ltsearch import nodes, tracking_extras
     from ltsearch.progress import Progress
     from ltsearch.queue import Queue
     from ltsearch.runner import run
@@ -245,7 +245,8 @@ def run_sweep(
     for line in failures:
         print(line, file=sys.stderr)
     try:
-        report(plan, args.storage, uri)
+        folder = report(plan, args.storage, uri)
+        tracking_extras.attach(uri, tracker.parent, folder, tracking_extras.headlines(shown_plan, store.read))
     except UserError as error:
         if not failures:
             raise
@@ -331,8 +332,8 @@ def forget(plan: Plan, store: CellStore, root: Path) -> None:
         (folder / SEARCH_ARTIFACT).unlink(missing_ok=True)
 
 
-def report(plan: Plan, storage: str | None, uri: str) -> None:
-    """Write the report. ``analysis`` is loaded by name: nothing here depends on it."""
+def report(plan: Plan, storage: str | None, uri: str) -> Path:
+    """Write the report; its folder. ``analysis`` is loaded by name: nothing here depends on it."""
     reports = import_module("analysis.report")
     folder = Path(plan.loaded.spec.report.folder) / plan.loaded.sweep
     try:
@@ -344,6 +345,7 @@ def report(plan: Plan, storage: str | None, uri: str) -> None:
             "another folder with --set report.folder=…, and type the command again"
         ) from None
     print(f"report: {path}")
+    return folder
 
 
 def check_packages() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ltsearch import records as r
+from ltsearch import tracking_extras
 from ltsearch.jobs import Job, Outcome
 from ltsearch.overrides import flatten
 from ltsearch.records import CellRecord, Epoch, PlanRecord, SearchRecord, Status
@@ -77,8 +78,9 @@ class Tracker:
         self.client.set_tag(self.parent, r.TAG_SWEEP, self.sweep)
         self.client.set_tag(self.parent, r.TAG_STATUS, str(Status.RUNNING))
         self.client.set_tag(self.parent, r.TAG_HEARTBEAT, f"{time.time():.0f}")
-        if plan.question:
-            self.client.set_tag(self.parent, "mlflow.note.content", plan.question)
+        tags = tracking_extras.source(plan) | ({"mlflow.note.content": plan.question} if plan.question else {})
+        for tag, value in tags.items():
+            self.client.set_tag(self.parent, tag, value)
         self._log_text(self.parent, r.PLAN_ARTIFACT, plan.model_dump_json(indent=1))
         self._thread.start()
 
@@ -207,7 +209,7 @@ class Tracker:
                 r.TAG_SWEEP: self.sweep,
                 r.TAG_STAGE: stage,
                 r.TAG_CELL: cell,
-                r.TAG_ROW: label,
+                r.TAG_ROW: label.partition(" · seed ")[0],  # runs grouped by it show means over seeds
                 r.TAG_SEED: str(config["seed"]),
                 r.TAG_STATUS: str(Status.RUNNING),
                 r.TAG_EPOCHS: str(config["training"]["epochs"]),
@@ -265,10 +267,12 @@ class Tracker:
         for tag, value in {
             r.TAG_FINGERPRINT: record.fingerprint,
             r.TAG_RECIPES: json.dumps(record.recipes, sort_keys=True),
+            r.TAG_TIMED: record.timed,
             r.TAG_STATUS: str(record.status),
             **({r.TAG_ERROR: record.error} if record.error else {}),
         }.items():
             self.client.set_tag(run_id, tag, value)
+        self.client.log_inputs(run_id, [tracking_extras.data_set(record)])
         self._log_text(run_id, r.RECORD_ARTIFACT, record.model_dump_json(indent=1))
         if record.per_class:
             self._log_text(run_id, r.PER_CLASS_ARTIFACT, json.dumps(_named(record)))
@@ -287,7 +291,8 @@ class Tracker:
         location = None
         if self.uri.startswith("sqlite:///"):  # beside the database, wherever later commands are run
             location = (Path(self.uri.removeprefix("sqlite:///")).absolute().parent / "mlruns").as_uri()
-        return str(self.client.create_experiment(self.experiment_name, artifact_location=location))
+        kind = tracking_extras.EXPERIMENT_KIND
+        return str(self.client.create_experiment(self.experiment_name, artifact_location=location, tags=kind))
 
     def _all_runs(self, experiments: list[str], role: str) -> list[Any]:
         found: list[Any] = []

@@ -25,7 +25,10 @@ from trainables.errors import UserError
 from trainables.files import Location, shown
 
 Record = TypeVar("Record", bound=BaseModel)
-SCORES = "test/"  # metrics that two records of a cell are compared by
+SCORES = "test/"  # metrics that a record and a run are compared by
+COMPARED = (
+    500  # cells; of a larger sweep the runs are looked at only if the store lacks something: MLflow takes 5 ms for one
+)
 
 
 def find(sweep: str, storage: str, tracking_uri: str) -> Source:
@@ -62,38 +65,41 @@ class StoredRuns:
             raise UserError(f"{self.name}: no sweep {name!r}; run the sweep first, or name its store with --storage")
         search = _read(folder / SEARCH_ARTIFACT, SearchRecord)
         cells = sorted(cells_of(plan, search))
-        tracked, notes = self._tracked(name)
-        rows, lost, other = [], 0, []
-        for cell in cells:
-            record, run = self.store.read(cell), tracked.get(cell)
-            if record is None:
-                if cell in self.store.bad:
-                    notes.append(f"{self.store.bad[cell]}; it does not count.")
-                elif run is not None and run["status"] == Status.FINISHED:
-                    lost += 1
-                    rows.append(run)
-                continue
-            row = row_of(record, *(("", "") if run is None else (run["run_id"], run["page"])))
-            rows.append(row)
-            if run is not None and (said := _disagreement(row, run)):
-                other.append(f"cell `{cell}`: {said}")
+        found = {cell: self.store.read(cell) for cell in cells}
+        bad = [f"{self.store.bad[cell]}; it does not count." for cell in cells if cell in self.store.bad]
+        missing = [cell for cell in cells if found[cell] is None and cell not in self.store.bad]
+        links, tracked, notes = self._tracked(name, len(cells) <= COMPARED or bool(missing))
+        rows = [row_of(record, *links.get(cell, ("", ""))) for cell, record in found.items() if record is not None]
+        other = [
+            f"cell `{row['cell']}`: {said}"
+            for row in rows
+            if (said := _disagreement(row, tracked.get(row["cell"], {})))
+        ]
+        lost = [tracked[cell] for cell in missing if cell in tracked and tracked[cell]["status"] == Status.FINISHED]
         if lost:
             notes.append(
-                f"{lost} finished cells are no longer in the store: what the tracking server has of them is shown."
+                f"{len(lost)} finished cells are no longer in the store: what the tracking server has of them is shown."
             )
         if other:
             told = "; ".join(other[:5]) + (f"; and {len(other) - 5} more" if len(other) > 5 else "")
             notes.append(f"The store and the tracking server disagree, and the store's numbers are shown: {told}.")
-        return check_finished(SweepRuns(plan, search, frame(rows), tuple(notes)), self.name, name)
+        runs = SweepRuns(plan, search, frame([*rows, *lost]), tuple([*notes, *bad]))
+        return check_finished(runs, self.name, name)
 
-    def _tracked(self, sweep: str) -> tuple[dict[str, Any], list[str]]:
-        """Rows of the sweep's runs on the server, by cell, or a note that there are none."""
+    def _tracked(
+        self, sweep: str, look: bool
+    ) -> tuple[dict[str, tuple[str, str]], dict[str, dict[str, Any]], list[str]]:
+        """Runs and pages by cell, with ``look`` also what the runs say, or a note that there are none."""
         try:
             self._tracking = TrackingStore(self._tracking_uri)
-            return {str(row["cell"]): row for row in self._tracking.rows(sweep)}, []
+            links = self._tracking.links(sweep)
+            if not look and links:
+                return links, {}, []
+            rows = {str(row["cell"]): row for row in self._tracking.rows(sweep)}
+            return {cell: (str(row["run_id"]), str(row["page"])) for cell, row in rows.items()}, rows, []
         except UserError as error:
             self._tracking = None
-            return {}, [f"From the records of the store; runs are not linked ({error})."]
+            return {}, {}, [f"From the records of the store; runs are not linked ({error})."]
 
     def records(self, cells: Iterable[str]) -> dict[str, CellRecord]:
         """Of the store, or else of the tracking server."""
@@ -134,7 +140,7 @@ def _read(path: Location, kind: type[Record]) -> Record | None:
 
 def _disagreement(ours: dict[str, Any], run: dict[str, Any]) -> str:
     """What the run says otherwise than the record: how it ended, or a score; empty if they agree or it is not over there."""
-    if run["status"] != Status.FINISHED or ours["status"] != Status.FINISHED:
+    if run.get("status") != Status.FINISHED or ours["status"] != Status.FINISHED:
         return ""
     for key, value in ours.items():
         if key.startswith(SCORES) and key in run and not np.isclose(value, run[key], rtol=1e-9, atol=1e-12):

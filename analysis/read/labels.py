@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from ltsearch.records import CLASS_SUMMARIES, GROUPS, STEP_GMACS, TEST, TRAIN, VAL
@@ -9,6 +10,21 @@ from ltsearch.records import CLASS_SUMMARIES, GROUPS, STEP_GMACS, TEST, TRAIN, V
 _SPLITS = {VAL: "validation", TEST: "test", TRAIN: "training"}
 _COSTS = {STEP_GMACS: "training step (10⁹ multiply-adds per image)", "seconds": "seconds an epoch"}
 _FRACTIONS = ("top1", "top1_max", "top5", "top5_max", *CLASS_SUMMARIES, *GROUPS)  # ends of names that are accuracies
+
+
+_NAMES = {
+    "digits": "Digits", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "caltech101": "Caltech-101",
+    "imagenet_lt": "ImageNet-LT", "places_lt": "Places-LT", "inaturalist2018": "iNaturalist 2018",
+}  # fmt: skip
+_BACKBONE = re.compile(r"(resnet|resnext)(\d+)")
+
+
+def printed(name: str) -> str:
+    """A data set or a backbone as papers print it: ``ImageNet-LT``, ``ResNet-32``; others as they are."""
+    found = _BACKBONE.fullmatch(name)
+    if found is not None:
+        return f"{'ResNet' if found[1] == 'resnet' else 'ResNeXt'}-{found[2]}"
+    return _NAMES.get(name, name)
 
 
 def scale(metric: str) -> float:

@@ -54,6 +54,14 @@ class TrackingStore:
         """Rows of a sweep's frame: one a cell, its newest finished run or else its newest; raises ``UserError``."""
         return self._read(name)[2]
 
+    def links(self, name: str) -> dict[str, tuple[str, str]]:
+        """Run and page of every cell, as the sweep's end wrote them, without a look at the runs; raises ``UserError``."""
+        with self._reading():
+            parent = self._parent(name, [e.experiment_id for e in self._experiments()]).info
+            linked: dict[str, str] = json.loads(self._artifact(parent.run_id, records.RUNS_ARTIFACT) or "{}")
+        self._run_of |= linked
+        return {cell: (run_id, self.page(parent.experiment_id, run_id)) for cell, run_id in linked.items()}
+
     def _read(self, name: str) -> tuple[PlanRecord, SearchRecord | None, list[dict[str, Any]]]:
         with self._reading():
             experiments = [e.experiment_id for e in self._experiments()]
@@ -188,6 +196,7 @@ class TrackingStore:
             "status": tags.get(records.TAG_STATUS, Status.RUNNING.value),
             "error": tags.get(records.TAG_ERROR, ""),
             "fingerprint": tags.get(records.TAG_FINGERPRINT, ""),
+            "timed": tags.get(records.TAG_TIMED, ""),
             "recipes": json.loads(tags.get(records.TAG_RECIPES, "{}")),
             "epochs_planned": int(tags[records.TAG_EPOCHS]) if records.TAG_EPOCHS in tags else None,
             "started": info.start_time / 1000 if info.start_time else math.nan,

@@ -15,7 +15,8 @@ from trainables.errors import UserError
 
 PARAM = "params."  # what the frame's columns of parameters start with
 COLUMNS = (
-    "cell", "run_id", "page", "seed", "status", "error", "fingerprint", "recipes", "epochs_planned", "started", "ended",
+    "cell", "run_id", "page", "seed", "status", "error", "fingerprint", "timed", "recipes", "epochs_planned",
+    "started", "ended",
 )  # fmt: skip
 
 
@@ -25,7 +26,8 @@ class SweepRuns:
 
     ``frame`` has one row a cell: ``COLUMNS``, ``params.<key>`` as text and every metric's last value by name. ``started`` and
     ``ended`` are seconds since 1970; ``run_id`` and ``page`` are the cell's run on the tracking server and where it is shown,
-    or empty. ``notes``: what a reader has to know of where this comes from.
+    or empty; ``timed`` is the session and the hardware that its times belong to. ``notes``: what a reader has to know of where
+    this comes from.
     """
 
     plan: PlanRecord
@@ -83,6 +85,7 @@ def row_of(record: CellRecord, run_id: str = "", page: str = "") -> dict[str, An
         "status": str(record.status),
         "error": record.error or "",
         "fingerprint": record.fingerprint,
+        "timed": record.timed,
         "recipes": record.recipes,
         "epochs_planned": epochs,
         "started": record.started or math.nan,

@@ -208,7 +208,7 @@ def test_which_rows_are_nothing_but_components(tmp_path: Path) -> None:
         ({"claims": [{"row": "x", "reference": "CE"}]}, r"report.claims\[0\]: no row 'x'"),
         (
             {"claims": [{"row": "CE", "reference": "CE", "setting": "s"}]},
-            r"report.claims\[0\].setting = 's': settings: none",
+            r"report.claims\[0\].setting = 's': settings: IF 10, IF 5",
         ),
     ],
 )
