@@ -43,7 +43,7 @@ from analysis.tables import (
 from analysis.tables.context import Context
 from analysis.tables.record import Table, to_csv, to_latex, to_markdown
 from analysis.tables.search import SearchSummary
-from ltsearch.records import FigureRequest, PlanRecord, is_name, is_sweep
+from ltsearch.records import FigureKind, FigureRequest, PlanRecord, is_name, is_sweep
 from ltsearch.store import STORAGE_VARIABLE, storage_root
 from trainables.errors import UserError
 from trainables.files import write_text
@@ -51,6 +51,7 @@ from trainables.files import write_text
 DEFAULT_URI = "sqlite:///mlflow.db"
 STUDIES = "search_spaces"
 REPORT, FIGURE_FOLDER = "report.md", "figures"
+DEFAULT_FIGURES: tuple[FigureKind, ...] = ("forest", "learning_curves", "accuracy_cost")
 
 
 @dataclass
@@ -135,7 +136,7 @@ def _write(sweep: str, source: Source, folder: Path) -> tuple[Path, Entry]:
     if plan.rows:
         _ablation(document, context)
         _costs(document, context)
-        _figures(document, context, plan.figures[1:], first=2)
+        _figures(document, context, _asked(plan)[1:], first=2)
         _paired_tests(document, context)
     if compared:
         document.say("## Published")
@@ -170,19 +171,19 @@ def _head(plan: PlanRecord) -> list[str]:
 def _ablation(document: _Document, context: Context) -> None:
     """The main table, which is that of all settings where there are several, the first figure, and the other tables."""
     tables = context.tables
-    overview = ablation_table.build_overview(tables, "ablation_overview", f"{context.plan.question} Accuracy (%)")
+    overview = ablation_table.build_overview(tables, "ablation_overview")
     document.say("## Ablation")
     document.explain("Ablation", ablation.how_to_read(tables))
     if overview is not None:
         document.say("### All settings")
         document.table(overview)
-        _figures(document, context, context.plan.figures[:1], first=1)
+        _figures(document, context, _asked(context.plan)[:1], first=1)
     for table in tables:
         name = f"ablation_{slug(table.subset)}" if len(tables) > 1 else "ablation"
         document.say(f"### {table.subset}" if table.subset else "")
-        document.table(ablation_table.build(table, name, f"{context.plan.question} {table.subset}".strip()))
+        document.table(ablation_table.build(table, name))
         if table is tables[0] and overview is None:
-            _figures(document, context, context.plan.figures[:1], first=1)
+            _figures(document, context, _asked(context.plan)[:1], first=1)
     document.files["ablation_seeds.csv"] = ablation_table.render_seeds_csv(tables)
     document.say("Every row by seed: [ablation_seeds.csv](ablation_seeds.csv).")
     for found in factorial.build(context.plan, tables):
@@ -192,9 +193,19 @@ def _ablation(document: _Document, context: Context) -> None:
 
 
 def _costs(document: _Document, context: Context) -> None:
-    document.say("## Classes, calibration and cost")
-    document.explain("Classes, calibration and cost", costs.HOW_TO_READ)
-    document.table(costs.to_table(costs.build(context.tables), "costs", "Classes, calibration and cost"))
+    classes, cost = costs.to_tables(costs.build(context.tables))
+    for heading, table, how in (
+        ("Classes and calibration", classes, costs.HOW_TO_READ_CLASSES),
+        ("Cost", cost, costs.HOW_TO_READ_COSTS),
+    ):
+        document.say(f"## {heading}")
+        document.explain(heading, how)
+        document.table(table)
+
+
+def _asked(plan: PlanRecord) -> Sequence[FigureRequest]:
+    """The study's figures; of a study that asks for none, those that every study has something for."""
+    return plan.figures or [FigureRequest(kind=kind) for kind in DEFAULT_FIGURES]
 
 
 def _figures(document: _Document, context: Context, asked: Sequence[FigureRequest], first: int) -> None:
@@ -205,6 +216,8 @@ def _figures(document: _Document, context: Context, asked: Sequence[FigureReques
             kind = FIGURES[request.kind]
             data = kind.build(context, request)
             caption = request.caption or kind.caption
+            if data is None and not context.plan.figures:
+                continue
             if data is None:
                 document.say(f"*{caption}*: nothing to draw: no finished run has what it shows.")
                 continue

@@ -9,11 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from analysis.figures import (
+    accuracy_cost,
     bars,
     class_accuracy,
     class_kl,
     curve,
+    forest,
     hardest_negative,
+    learning_curves,
     loss_weights,
     predictions,
     shifted_test,
@@ -25,39 +28,22 @@ from ltsearch.records import FigureKind
 
 __all__ = ["FIGURES", "Csv", "Kind"]
 
+_MODULES: dict[FigureKind, Any] = {
+    "curve": curve,
+    "bars": bars,
+    "class_accuracy": class_accuracy,
+    "class_kl": class_kl,
+    "hardest_negative": hardest_negative,
+    "predictions": predictions,
+    "tsne": tsne,
+    "shifted_test": shifted_test,
+    "virtual_examples": virtual_examples,
+    "loss_weights": loss_weights,
+    "forest": forest,
+    "learning_curves": learning_curves,
+    "accuracy_cost": accuracy_cost,
+}
 FIGURES: dict[FigureKind, Kind[Any]] = {
-    "curve": Kind(curve.build, curve.render, curve.table, curve.describe, curve.CAPTION),
-    "bars": Kind(bars.build, bars.render, bars.table, bars.describe, bars.CAPTION),
-    "class_accuracy": Kind(
-        class_accuracy.build,
-        class_accuracy.render,
-        class_accuracy.table,
-        class_accuracy.describe,
-        class_accuracy.CAPTION,
-    ),
-    "class_kl": Kind(class_kl.build, class_kl.render, class_kl.table, class_kl.describe, class_kl.CAPTION),
-    "hardest_negative": Kind(
-        hardest_negative.build,
-        hardest_negative.render,
-        hardest_negative.table,
-        hardest_negative.describe,
-        hardest_negative.CAPTION,
-    ),
-    "predictions": Kind(
-        predictions.build, predictions.render, predictions.table, predictions.describe, predictions.CAPTION
-    ),
-    "tsne": Kind(tsne.build, tsne.render, tsne.table, tsne.describe, tsne.CAPTION),
-    "shifted_test": Kind(
-        shifted_test.build, shifted_test.render, shifted_test.table, shifted_test.describe, shifted_test.CAPTION
-    ),
-    "virtual_examples": Kind(
-        virtual_examples.build,
-        virtual_examples.render,
-        virtual_examples.table,
-        virtual_examples.describe,
-        virtual_examples.CAPTION,
-    ),
-    "loss_weights": Kind(
-        loss_weights.build, loss_weights.render, loss_weights.table, loss_weights.describe, loss_weights.CAPTION
-    ),
+    kind: Kind(module.build, module.render, module.table, module.describe, module.CAPTION)
+    for kind, module in _MODULES.items()
 }
