@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.published import recipes as published_recipes
+from analysis.read.labels import printed
 from ltsearch.records import Published
 from trainables.errors import UserError
 
@@ -156,9 +157,9 @@ def deviations(number: Number, config: dict[str, Any]) -> list[str]:
     resized = data.get("image_size") not in (None, pixels)
     sized = [f"images of {data['image_size']} pixels instead of {pixels}"] if resized else []
     pairs = [
-        ("dataset", dataset, number.dataset),
+        ("dataset", printed(dataset), printed(number.dataset)),
         ("imbalance", factor, number.imbalance),
-        ("backbone", config["model"]["backbone"], number.backbone),
+        ("backbone", printed(config["model"]["backbone"]), printed(number.backbone)),
         ("epochs", config["training"]["epochs"], number.epochs if number.epochs is not None else "not printed"),
     ]
     if number.metric.endswith(COST):

@@ -14,6 +14,7 @@ from typing import Any
 from analysis.markdown import p_value
 from analysis.published import numbers as published_numbers
 from analysis.published.numbers import Number
+from analysis.read.labels import printed
 from analysis.read.selection import Absent, Run, Selection, select, value
 from analysis.statistics.contrasts import Family, Group, simultaneous, to_reference
 from analysis.statistics.seeds import ALPHA, Difference, Summary, paired, summarize
@@ -33,7 +34,9 @@ SEVERAL_TABLES = (
 
 @dataclass(frozen=True)
 class AblationRow:
-    """One row; ``published`` only where the comparison is fair. ``scores``: single, ensemble and the shot groups.
+    """One row; ``published`` only where the comparison is fair.
+
+    ``scores``: single, ensemble (None for one expert) and the shot groups.
 
     ``best_epoch``: accuracy in the best evaluated epoch on the test set, where several were evaluated. ``over_images``: the
     mean over images instead of classes, where the test set is unbalanced, so that they are not the same.
@@ -107,7 +110,7 @@ def _setting(row: PlannedRow) -> dict[str, Any]:
 
 
 def trained_on(rows: Sequence[PlannedRow]) -> str:
-    """``cifar10 (exponential, imbalance factor 100, 16 px), resnet8, 40 epochs``: what the rows of a table share.
+    """``CIFAR-10 (exponential, imbalance factor 100, 16 px), ResNet-8, 40 epochs``: what the rows of a table share.
 
     Every backbone is named if they have several.
     """
@@ -130,8 +133,8 @@ def trained_on(rows: Sequence[PlannedRow]) -> str:
         details.append(f"subset seed {imbalance['subset_seed']}")
     name = Path(data["path"]).name if data.get("path") else data.get("name", "unknown data")
     backbones = list(dict.fromkeys(row.config.get("model", {}).get("backbone") for row in rows))
-    parts = [f"{name} ({', '.join(details)})" if details else name]
-    parts += [" and ".join(str(found) for found in backbones if found is not None)]
+    parts = [f"{printed(name)} ({', '.join(details)})" if details else printed(name)]
+    parts += [" and ".join(printed(str(found)) for found in backbones if found is not None)]
     parts += [f"{rows[0].config.get('training', {}).get('epochs')} epochs"]
     return ", ".join(filter(None, parts))
 
@@ -272,6 +275,9 @@ def _row(row: PlannedRow, runs: Mapping[int, Run]) -> AblationRow:
     values = percent(runs, headline(row.predict))
     metrics = {predict: headline(predict) for predict in ("single", "ensemble")}
     metrics |= {group: f"{TEST}{row.predict}_{group}" for group in GROUPS}
+    scores = {name: summarize(list(percent(runs, metric).values())) for name, metric in metrics.items()}
+    if row.config.get("model", {}).get("experts", 1) == 1 and scores["ensemble"] == scores["single"]:
+        scores["ensemble"] = None  # of one expert there is none
     return AblationRow(
         name=row.name,
         predict=row.predict,
@@ -279,7 +285,7 @@ def _row(row: PlannedRow, runs: Mapping[int, Run]) -> AblationRow:
         seeds=tuple(sorted(values)),
         accuracy=summarize(list(values.values())),
         difference=None,
-        scores={name: summarize(list(percent(runs, metric).values())) for name, metric in metrics.items()},
+        scores=scores,
         over_images=_over_images(row, runs),
         best_epoch=summarize(list(percent(runs, BEST_ON_TEST + headline(row.predict).removeprefix(TEST)).values())),
     )

@@ -8,24 +8,28 @@ from dataclasses import replace
 from analysis import markdown
 from analysis.read.selection import value
 from analysis.statistics.seeds import Summary
-from analysis.tables.ablation import BEST_EPOCH, AblationRow, AblationTable
+from analysis.tables.ablation import BEST_EPOCH, AblationRow, AblationTable, trained_on
 from analysis.tables.record import Column, Content, Table
 from ltsearch.records import CLASS_SUMMARIES, ENSEMBLE_TOP1, GROUPS, SINGLE_TOP1, TEST, headline
 
 
-def build(table: AblationTable, name: str, caption: str) -> Table:
+def build(table: AblationTable, name: str) -> Table:
     """One setting: accuracy, difference to the reference, single and ensemble, shot groups, the published number."""
     published = any(row.published is not None for row in table.rows)
     best_epoch = any(row.best_epoch is not None for row in table.rows)
     over_images = any(row.over_images is not None for row in table.rows)
+    ensembles = any(row.scores["ensemble"] is not None for row in table.rows)
+    seeds = {(len(row.seeds), row.planned) for row in table.rows}
+    alike = len(seeds) == 1 and all(n == planned for n, planned in seeds)
     columns = [
         Column("row", ""),
         Column("predict", "prediction", shown=False),
         Column("accuracy", "Acc.", best="max"),
-        Column("seeds", "seeds"),
+        Column("seeds", "seeds", shown=not alike),
         Column("planned", "planned", shown=False),
         Column("difference", f"difference to {table.reference}"),
-        *(Column(score, score, best="max") for score in ("single", "ensemble", *GROUPS)),
+        *(Column(score, score, best="max", shown=ensembles) for score in ("single", "ensemble")),
+        *(Column(group, group, best="max") for group in GROUPS),
         Column("over_images", "over images", best="max", shown=over_images),
         Column("best_epoch_on_test", BEST_EPOCH, shown=best_epoch),
         Column("published", "published", shown=published),
@@ -33,8 +37,11 @@ def build(table: AblationTable, name: str, caption: str) -> Table:
         Column("published_source", "source", shown=False),
     ]
     rows = tuple(_cells(row, table.reference) for row in table.rows)
-    # Cells that never ran stand in the notes already; here, why finished ones were left out.
-    return Table(name, caption, tuple(columns), rows, table.footnotes)
+    n = table.rows[0].planned if alike else 0
+    over = "one seed" if n == 1 else f"mean ± standard deviation over {n or ''} seeds".replace("  ", " ")
+    caption = f"Top-1 accuracy (%), {over}: {table.subset or trained_on(table.planned)}"
+    notes = ("One seed a row." if n == 1 else f"{n} seeds a row.", *table.footnotes) if n else table.footnotes
+    return Table(name, caption, tuple(columns), rows, notes)
 
 
 def _cells(row: AblationRow, reference: str) -> tuple[Content, ...]:
@@ -56,7 +63,7 @@ def _cells(row: AblationRow, reference: str) -> tuple[Content, ...]:
     )
 
 
-def build_overview(tables: Sequence[AblationTable], name: str, caption: str) -> Table | None:
+def build_overview(tables: Sequence[AblationTable], name: str) -> Table | None:
     """Accuracy of every row in every setting; None if there is one table only, or no row is in two.
 
     Cells with fewer seeds than planned say so; the notes say why, and of cells without a number as well.
@@ -72,6 +79,7 @@ def build_overview(tables: Sequence[AblationTable], name: str, caption: str) -> 
         for table in tables
         for absent in table.absent
     ]
+    caption = "Top-1 accuracy (%), mean ± standard deviation over seeds, in every setting"
     return Table(name, caption, tuple(columns), rows, tuple(notes))
 
 

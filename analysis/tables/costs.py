@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from ltsearch.records import (
     AVERAGE_RIGHT,
     ENSEMBLE_ECE,
     EXPERT_RIGHT,
+    IMAGES_PER_SECOND,
     KL_COPIES,
     KL_EXPERTS,
     PARAMETERS,
@@ -20,6 +22,7 @@ from ltsearch.records import (
     STEP_GMACS,
     TEST,
     TEST_GMACS,
+    TOTAL_SECONDS,
     TRAIN,
     TRAIN_GMACS,
     WORST_CLASS,
@@ -30,7 +33,7 @@ _SUMMARIES = {
     "class_geometric_mean": "geometric mean",
     WORST_CLASS: "worst class",
 }
-COLUMNS: dict[str, tuple[str, str, str]] = {  # CSV name: metric, heading, format
+CLASSES: dict[str, tuple[str, str, str]] = {  # CSV name: metric, heading, format
     **{f"single_{name}": (f"{TEST}single_{name}", heading, ".2f") for name, heading in _SUMMARIES.items()},
     "expert_right": (TEST + EXPERT_RIGHT, "expert right, average wrong", ".0f"),
     "average_right": (TEST + AVERAGE_RIGHT, "average right, expert wrong", ".0f"),
@@ -39,24 +42,30 @@ COLUMNS: dict[str, tuple[str, str, str]] = {  # CSV name: metric, heading, forma
     "ensemble_ece": (TEST + ENSEMBLE_ECE, "ECE ensemble", ".4f"),
     "kl_experts": (TEST + KL_EXPERTS, "KL experts", ".4f"),
     "kl_copies": (TEST + KL_COPIES, "KL copies", ".4f"),
+}
+COSTS: dict[str, tuple[str, str, str]] = {
     "parameters_m": (PARAMETERS, "parameters (M)", ".2f"),
     "test_gmacs": (TEST_GMACS, "test (G)", ".3g"),
     "test_ensemble_gmacs": (TRAIN_GMACS, "test, ensemble (G)", ".3g"),  # both are K times one expert's
     "train_gmacs": (TRAIN_GMACS, "train (G)", ".3g"),
     "step_gmacs": (STEP_GMACS, "step (G)", ".3g"),
-    "seconds": ("total_seconds", "seconds a trial", ".1f"),
-    "images_per_second": (f"{TRAIN}images_per_second", "images/s", ".0f"),
+    "seconds": (TOTAL_SECONDS, "seconds a trial", ".1f"),
+    "images_per_second": (IMAGES_PER_SECOND, "images/s", ".0f"),
     "peak_memory_mib": (PEAK_MEMORY, "peak memory (MiB)", ".0f"),
 }
-HOW_TO_READ = (
+COLUMNS = CLASSES | COSTS
+_OF_HARDWARE = {TOTAL_SECONDS, IMAGES_PER_SECOND, PEAK_MEMORY}  # compared within a session on the same hardware only
+HOW_TO_READ_CLASSES = (
     "Means over the seeds of the table above. Harmonic and geometric mean, worst class: of the class accuracies of one expert, "
     "in percent. Expert right, average wrong (and the other way round): test images on which one expert and the average of all "
-    "disagree, mean over experts. Train acc.: accuracy on augmented training images in the last epoch, in "
-    "percent. ECE: expected calibration error, 15 bins, as a fraction. KL: mean pairwise distance on test images, in "
-    "nats, between experts and between two augmented copies. Parameters: of one expert, in millions. Test: 10⁹ "
-    "multiply-adds of one expert on one image; test, ensemble: of all K experts; train: K times one expert's too, as papers "
-    "print it; step: what a training step "
-    "really takes per image, forward and backward, K experts and T copies. Times belong to the hardware named below."
+    "disagree, mean over experts. Train acc.: accuracy on augmented training images in the last epoch, in percent. ECE: "
+    "expected calibration error, 15 bins, as a fraction. KL: mean pairwise distance on test images, in nats, between experts "
+    "and between two augmented copies."
+)
+HOW_TO_READ_COSTS = (
+    "Parameters: of one expert, in millions. Test: 10⁹ multiply-adds of one expert on one image; test, ensemble: of all K "
+    "experts; train: K times one expert's too, as papers print it; step: what a training step really takes per image, forward "
+    "and backward, K experts and T copies. Times and memory are of runs of one session on the same hardware."
 )
 _UNITS = {PEAK_MEMORY: 1 / 2**20, PARAMETERS: 1e-6, f"{TRAIN}top1": 100.0}
 _UNITS |= {f"{TEST}single_{name}": 100.0 for name in _SUMMARIES}
@@ -64,11 +73,12 @@ _UNITS |= {f"{TEST}single_{name}": 100.0 for name in _SUMMARIES}
 
 @dataclass(frozen=True)
 class CostRow:
-    """Means by name of ``COLUMNS``; None where nothing was logged."""
+    """Means by name of ``COLUMNS``; None where nothing was logged. ``timed``: are its times of the table's session?"""
 
     name: str
     n: int
     means: dict[str, float | None]
+    timed: bool = True
 
 
 def build(tables: Sequence[AblationTable]) -> tuple[CostRow, ...]:
@@ -81,20 +91,34 @@ def build(tables: Sequence[AblationTable]) -> tuple[CostRow, ...]:
                 key = tuple(str(run["cell"]) for run in runs.values())
                 name = f"{row.name} ({table.subset})" if table.subset else row.name
                 named.setdefault(key, ([], runs))[0].append(name)
-    return tuple(CostRow(" / ".join(names), len(runs), _means(runs)) for names, runs in named.values())
+    sessions = Counter(str(run["timed"]) for _, runs in named.values() for run in runs.values())
+    session = sessions.most_common(1)[0][0] if sessions else ""
+    return tuple(_row(" / ".join(names), runs, session) for names, runs in named.values())
 
 
-def _means(runs: Mapping[int, Run]) -> dict[str, float | None]:
+def _row(name: str, runs: Mapping[int, Run], session: str) -> CostRow:
+    there = [run for run in runs.values() if run["timed"] == session]
     means: dict[str, float | None] = {}
-    for name, (metric, _, _) in COLUMNS.items():
-        found = [v for run in runs.values() if (v := value(run, metric)) is not None]
-        means[name] = sum(found) / len(found) * _UNITS.get(metric, 1.0) if found else None
-    return means
+    for key, (metric, _, _) in COLUMNS.items():
+        of = there if metric in _OF_HARDWARE else runs.values()
+        found = [v for run in of if (v := value(run, metric)) is not None]
+        means[key] = sum(found) / len(found) * _UNITS.get(metric, 1.0) if found else None
+    return CostRow(name, len(runs), means, bool(there))
 
 
-def to_table(rows: Sequence[CostRow], name: str, caption: str) -> Table:
-    """As printed; columns of which nothing was logged are left out."""
-    there = [key for key in COLUMNS if any(row.means[key] is not None for row in rows)]
+def to_tables(rows: Sequence[CostRow]) -> tuple[Table, Table]:
+    """Classes and calibration, and costs, as printed; columns of which nothing was logged are left out."""
+    others = [f"“{row.name}”" for row in rows if not row.timed]
+    notes = [f"Times of {', '.join(others)} are of another session or other hardware: not shown."] if others else []
+    classes = _table(rows, CLASSES, "classes", "Accuracy over classes, and calibration", [])
+    return classes, _table(rows, COSTS, "costs", "Cost of training and of a prediction", notes)
+
+
+def _table(
+    rows: Sequence[CostRow], keys: Mapping[str, tuple[str, str, str]], name: str, caption: str, notes: Sequence[str]
+) -> Table:
+    there = [key for key in keys if any(row.means[key] is not None for row in rows)]
     columns = [Column("row", ""), Column("n", "n", format="d")]
-    columns += [Column(key, COLUMNS[key][1], format=COLUMNS[key][2]) for key in there]
-    return Table(name, caption, tuple(columns), tuple((r.name, r.n, *(r.means[key] for key in there)) for r in rows))
+    columns += [Column(key, keys[key][1], format=keys[key][2]) for key in there]
+    made = tuple((r.name, r.n, *(r.means[key] for key in there)) for r in rows)
+    return Table(name, caption, tuple(columns), made, tuple(notes))

@@ -6,8 +6,8 @@ and the CSV has it unrounded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from analysis import markdown
@@ -19,29 +19,46 @@ HOW_TO_READ_DIFFERENCES = (
 )
 HOW_TO_READ_MARKS = "Bold: the best of a column; underlined: the second."
 
-Content = Summary | Difference | float | int | str | None
+
+@dataclass(frozen=True)
+class Gain:
+    """A value with what it gains, printed as ``42.2 (+1.3)``."""
+
+    value: float
+    gain: float
+
+
+Content = Summary | Difference | Gain | float | int | str | None  # of a bool: a mark, or nothing
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column. ``best`` marks the best value bold and the second underlined; ``format`` is of numbers."""
+    """One column. ``best`` marks the best value bold and the second underlined; ``format`` is of numbers.
+
+    ``over``: the spanners above the heading, outermost first; neighbours with the same one share it.
+    """
 
     key: str  # in the CSV
     heading: str
     best: Literal["max", "min"] | None = None
     format: str = ".2f"
     shown: bool = True  # False: in the CSV only
+    over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under columns; the first column names the row. ``name`` is the stem of its files."""
+    """Rows under columns; the first column names the row. ``name`` is the stem of its files.
+
+    ``groups``: headings of groups of rows, empty for a rule alone, by the number of the row that they stand above.
+    """
 
     name: str
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Content, ...], ...]
     notes: tuple[str, ...] = ()
+    groups: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Every row has a cell for every column."""
@@ -72,9 +89,31 @@ def marks(table: Table) -> list[list[Mark]]:
 def _rounded(content: Content, column: Column) -> float | None:
     if isinstance(content, Summary):
         return float(format(content.mean, column.format))
+    if isinstance(content, Gain):
+        content = content.value
     if isinstance(content, int | float) and not isinstance(content, bool):
         return float(format(content, column.format))
     return None
+
+
+def spans(table: Table) -> list[list[tuple[str, int]]]:
+    """Spanners by level, outermost first: text and how many shown columns it stands above."""
+    shown = [column for column in table.columns if column.shown]
+    levels = max((len(column.over) for column in shown), default=0)
+    found: list[list[tuple[str, int]]] = []
+    for level in range(levels):
+        line: list[tuple[str, int]] = []
+        before: tuple[str, ...] = ()
+        for column in shown:
+            path = column.over[: level + 1]
+            text = path[level] if len(path) > level else ""
+            if line and path == before and text:
+                line[-1] = (text, line[-1][1] + 1)
+            else:
+                line.append((text, 1))
+            before = path
+        found.append(line)
+    return found
 
 
 # -- Markdown ----------------------------------------------------------------------------------------------------------
@@ -88,7 +127,10 @@ def to_markdown(table: Table) -> str:
     for row, marked in zip(table.rows, marks(table), strict=True):
         cells = [markdown.escape(_text(row[j], table.columns[j])) for j in shown]
         rows.append([wrap[marked[j]].format(cell) for j, cell in zip(shown, cells, strict=True)])
-    header = [markdown.escape(table.columns[j].heading) for j in shown]
+    for at, heading in sorted(table.groups.items(), reverse=True):
+        if heading:
+            rows.insert(at, [f"*{markdown.escape(heading)}*", *([""] * (len(shown) - 1))])
+    header = [markdown.escape(", ".join((*table.columns[j].over, table.columns[j].heading))) for j in shown]
     lines = markdown.table(header, rows, escaped=True)
     return "\n".join([*lines, "", *markdown.listed(table.notes)] if table.notes else lines)
 
@@ -100,8 +142,10 @@ def _text(content: Content, column: Column) -> str:
         return markdown.mean_std(content, column.format)
     if isinstance(content, Difference):
         return markdown.difference(content)
+    if isinstance(content, Gain):
+        return f"{content.value:{column.format}} ({content.gain:+{column.format}})".replace("(-", "(−")
     if isinstance(content, bool):
-        return "yes" if content else "no"
+        return "✓" if content else ""
     return content if isinstance(content, str) else format(content, column.format)
 
 
@@ -113,7 +157,7 @@ _LATEX = {
     "β": r"$\beta$", "λ": r"$\lambda$", "τ": r"$\tau$", "→": r"$\to$", "≤": r"$\leq$", "≥": r"$\geq$", "·": r"$\cdot$",
     "“": "``", "”": "''", "…": r"\dots{}", "⁹": "$^9$", "<": "$<$", ">": "$>$",
     "†": r"$\dagger$", "∗": r"$\ast$", "≪": r"$\ll$", "≈": r"$\approx$", "|": r"\textbar{}",
-    "α": r"$\alpha$", "γ": r"$\gamma$", "σ": r"$\sigma$",
+    "✓": r"$\checkmark$", "α": r"$\alpha$", "γ": r"$\gamma$", "σ": r"$\sigma$",
 }  # fmt: skip
 
 
@@ -122,41 +166,76 @@ def latex_escape(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
 
 
-def to_latex(table: Table, study: str = "") -> str:
-    """A ``table`` environment for ``booktabs``, to be pasted into a paper; ``study`` goes into its label.
+WIDE = 6  # shown columns; a table of more stands over both columns of a page
+PACKAGES = r"% needs \usepackage{booktabs,threeparttable,adjustbox,amssymb}"
 
-    A table with differences says below how they are read: what explains them in the report is not pasted with it.
+
+def to_latex(table: Table, study: str = "") -> str:
+    """A ``table`` environment, to be pasted into a paper as it is; ``study`` goes into its label.
+
+    Rules of ``booktabs``, notes of ``threeparttable``; a table of more than ``WIDE`` columns is a ``table*``, and one that is
+    wider than its place is scaled to it (``adjustbox``). A table with differences says below how they are read: what explains
+    them in the report is not pasted with it.
     """
     shown = [j for j, column in enumerate(table.columns) if column.shown]
     wrap = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"}
+    float_ = "table*" if len(shown) > WIDE else "table"
+    texts = [j for j in shown if all(isinstance(row[j], str | None) for row in table.rows)]
+    alignment = "".join("l" if j in texts or j == shown[0] else "c" if _marked(table, j) else "r" for j in shown)
     lines = [
-        r"% needs \usepackage{booktabs}",
-        r"\begin{table}[t]",
+        PACKAGES,
+        rf"\begin{{{float_}}}[t]",
         r"\centering",
+        r"\begin{threeparttable}\renewcommand{\TPTminimum}{\linewidth}",
         rf"\caption{{{latex_escape(table.caption)}}}",
         rf"\label{{tab:{'-'.join(filter(None, [study, table.name])).replace('_', '-')}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(shown) - 1)}}}",
+        r"\begin{tabular}{@{}c@{}}\begin{adjustbox}{max width=\linewidth}",  # notes are as wide as the outer one
+        rf"\begin{{tabular}}{{{alignment}}}",
         r"\toprule",
+        *_spanners(table),
         " & ".join(latex_escape(table.columns[j].heading) for j in shown) + r" \\",
         r"\midrule",
     ]
-    for row, marked in zip(table.rows, marks(table), strict=True):
+    for i, (row, marked) in enumerate(zip(table.rows, marks(table), strict=True)):
+        if i in table.groups:
+            lines += [r"\midrule"] if i else []
+            if table.groups[i]:
+                lines.append(rf"\multicolumn{{{len(shown)}}}{{l}}{{\textit{{{latex_escape(table.groups[i])}}}}} \\")
         cells = (wrap[marked[j]].format(latex_escape(_text(row[j], table.columns[j]))) for j in shown)
         lines.append(" & ".join(cells) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [r"\bottomrule", r"\end{tabular}", r"\end{adjustbox}\end{tabular}"]
     notes = [*table.notes]
     if any(isinstance(row[j], Difference) for row in table.rows for j in shown):
         notes.append(HOW_TO_READ_DIFFERENCES)
         notes += [HOW_TO_READ_MARKS] if any(any(marked) for marked in marks(table)) else []
     if notes:
-        lines += [r"\par\smallskip\footnotesize", *(rf"{latex_escape(note)}\par" for note in notes)]
-    return "\n".join([*lines, r"\end{table}", ""])
+        items = (rf"\item {latex_escape(note)}" for note in notes)
+        lines += [r"\begin{tablenotes}[flushleft]\footnotesize", *items, r"\end{tablenotes}"]
+    return "\n".join([*lines, r"\end{threeparttable}", rf"\end{{{float_}}}", ""])
+
+
+def _marked(table: Table, j: int) -> bool:
+    return any(isinstance(row[j], bool) for row in table.rows)
+
+
+def _spanners(table: Table) -> list[str]:
+    """A line for every level, with rules below what is spanned."""
+    lines = []
+    for level in spans(table):
+        cells, rules, at = [], [], 1
+        for text, width in level:
+            cells.append(rf"\multicolumn{{{width}}}{{c}}{{{latex_escape(text)}}}" if text else " & ".join([""] * width))
+            rules += [rf"\cmidrule(lr){{{at}-{at + width - 1}}}"] if text else []
+            at += width
+        lines += [" & ".join(cells) + r" \\", " ".join(rules)]
+    return lines
 
 
 # -- CSV ---------------------------------------------------------------------------------------------------------------
 
 _DIFFERENCE = ("", "_low", "_high", "_p", "_significant")
 _SUMMARY = ("", "_std", "_n")
+_GAIN = ("", "_gain")
 
 
 def to_csv(table: Table) -> str:
@@ -170,6 +249,8 @@ def to_csv(table: Table) -> str:
 def _kind(contents: Sequence[Content]) -> tuple[str, ...]:
     if any(isinstance(content, Difference) for content in contents):
         return _DIFFERENCE
+    if any(isinstance(content, Gain) for content in contents):
+        return _GAIN
     return _SUMMARY if any(isinstance(content, Summary) for content in contents) else ("",)
 
 
@@ -179,4 +260,6 @@ def _parts(content: Content, kind: tuple[str, ...]) -> list[object]:
     if isinstance(content, Difference):
         low, high = content.interval or (None, None)
         return [content.mean, low, high, content.p, content.significant]
+    if isinstance(content, Gain):
+        return [content.value, content.gain]
     return [content, *([None] * (len(kind) - 1))]

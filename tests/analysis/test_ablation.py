@@ -129,7 +129,7 @@ def test_published_only_where_comparable(table: AblationTable) -> None:
 
 
 def test_printed(table: AblationTable) -> None:
-    made = ablation_table.build(table, "ablation", "caption")
+    made = ablation_table.build(table, "ablation")
     lines = to_markdown(made).splitlines()
     assert lines[2].startswith("| CE               |        41.00 ± 1.00 |   n=3 |") and "reference" in lines[2]
     assert "n=2/3" in lines[4] and "(n=2, not tested)" in lines[4]
@@ -140,7 +140,7 @@ def test_printed(table: AblationTable) -> None:
 
 
 def test_deviations_are_footnotes(table: AblationTable, runs: SweepRuns) -> None:
-    assert table.footnotes[0] == "Trained on cifar100 (exponential, imbalance factor 100), resnet32, 400 epochs."
+    assert table.footnotes[0] == "Trained on CIFAR-100 (exponential, imbalance factor 100), ResNet-32, 400 epochs."
     assert table.footnotes[1] == "All numbers are of the last of 400 epochs; nothing was selected on the test set."
     assert "“BIL + InterCL”: 2 of 3 seeds: seed 2 has not run." in table.footnotes
     assert any("“random”: 2 of 3 seeds: seed 0 left out: dataset fingerprint" in note for note in table.footnotes)
@@ -158,19 +158,19 @@ def test_deviations_are_footnotes(table: AblationTable, runs: SweepRuns) -> None
         (
             {"data__name": "cifar10", "data__data_ratio": 0.04, "data__image_size": 16, "training__epochs": 40},
             ["resnet8"],
-            "cifar10 (exponential, imbalance factor 100, data ratio 0.04, 16 px), resnet8, 40 epochs",
+            "CIFAR-10 (exponential, imbalance factor 100, data ratio 0.04, 16 px), ResNet-8, 40 epochs",
         ),
         (
             {"data__name": "parquet", "data__path": "sets/caltech101", "data__imbalance__profile": "natural"},
             ["resnet8", "resnet32", "resnet8"],
-            "caltech101 (natural counts), resnet8 and resnet32, 400 epochs",
+            "Caltech-101 (natural counts), ResNet-8 and ResNet-32, 400 epochs",
         ),
         (
             {"data__imbalance__factor": 1.0, "data__imbalance__subset_seed": 3, "data__val_per_class": 5},
             ["resnet32"],
-            "cifar100 (balanced, without 5 validation images a class, subset seed 3), resnet32, 400 epochs",
+            "CIFAR-100 (balanced, without 5 validation images a class, subset seed 3), ResNet-32, 400 epochs",
         ),
-        ({"data__imbalance__profile": "step"}, ["resnet32"], "cifar100 (step, imbalance factor 100), resnet32, 400 epochs"),
+        ({"data__imbalance__profile": "step"}, ["resnet32"], "CIFAR-100 (step, imbalance factor 100), ResNet-32, 400 epochs"),
     ],
 )  # fmt: skip
 def test_a_table_says_what_was_trained_on(over: dict[str, object], backbones: list[str], text: str) -> None:
@@ -179,8 +179,8 @@ def test_a_table_says_what_was_trained_on(over: dict[str, object], backbones: li
 
 
 def test_a_pasted_table_says_what_was_trained_on(table: AblationTable) -> None:
-    latex = to_latex(ablation_table.build(table, "ablation", "caption"))
-    assert r"Trained on cifar100 (exponential, imbalance factor 100), resnet32, 400 epochs.\par" in latex
+    latex = to_latex(ablation_table.build(table, "ablation"))
+    assert r"Trained on CIFAR-100 (exponential, imbalance factor 100), ResNet-32, 400 epochs." in latex
 
 
 def test_on_an_unbalanced_test_set_the_mean_over_images_stands_beside(runs: SweepRuns, table: AblationTable) -> None:
@@ -194,7 +194,7 @@ def test_on_an_unbalanced_test_set_the_mean_over_images_stands_beside(runs: Swee
 
 
 def _column(table: AblationTable, key: str) -> Column:
-    return next(c for c in ablation_table.build(table, "ablation", "").columns if c.key == key)
+    return next(c for c in ablation_table.build(table, "ablation").columns if c.key == key)
 
 
 def test_the_best_epoch_on_test_is_selected_on_the_test_set(runs: SweepRuns, table: AblationTable) -> None:
@@ -203,7 +203,7 @@ def test_the_best_epoch_on_test_is_selected_on_the_test_set(runs: SweepRuns, tab
     assert not any(name in note for note in table.footnotes)
     cells = {cell: {**run, "best_epoch_on_test/single_class_mean": 0.6} for cell, run in by_cell(runs.frame).items()}
     (only,) = ablation.build(runs.plan, cells)
-    made = ablation_table.build(only, "ablation", "caption")
+    made = ablation_table.build(only, "ablation")
     (column,) = [c for c in made.columns if c.heading == name and c.shown]
     assert row(only, "CE").best_epoch == Summary(pytest.approx(60), pytest.approx(0), 3)  # type: ignore[arg-type]
     last = "All numbers are of the last of 400 epochs; nothing was selected on the test set"
@@ -211,7 +211,7 @@ def test_the_best_epoch_on_test_is_selected_on_the_test_set(runs: SweepRuns, tab
 
 
 def test_csv(table: AblationTable) -> None:
-    rows = list(csv.DictReader(io.StringIO(to_csv(ablation_table.build(table, "ablation", "")))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(ablation_table.build(table, "ablation")))))
     assert [r["row"] for r in rows] == [r.name for r in table.rows]
     assert rows[0]["accuracy"] == "41" and rows[0]["difference"] == "reference" and rows[0]["medium"] == ""
     assert rows[1]["difference_significant"] == "True" and rows[2]["difference_significant"] == ""
@@ -226,10 +226,10 @@ def test_settings_have_a_table_each_and_one_together(runs: SweepRuns) -> None:
     plan = runs.plan.model_copy(update={"rows": rows})
     tables = ablation.build(plan, by_cell(runs.frame))
     assert [(t.subset, t.setting, t.reference) for t in tables] == [("A", "A", "CE"), ("B", "B", "CE")]
-    overview = ablation_table.build_overview(tables, "overview", "")
+    overview = ablation_table.build_overview(tables, "overview")
     assert overview is not None and [c.heading for c in overview.columns] == ["", "A", "B"]
     assert [row[0] for row in overview.rows] == ["CE", "NCL++"] and overview.rows[1][2] == tables[1].rows[1].accuracy
-    assert ablation_table.build_overview(tables[:1], "overview", "") is None
+    assert ablation_table.build_overview(tables[:1], "overview") is None
     assert overview.notes == () and "(n=" not in to_markdown(overview)
 
 
@@ -240,7 +240,7 @@ def test_the_overview_shows_what_is_missing(runs: SweepRuns) -> None:
     rows += [planned("CE").model_copy(update={"setting": "B"})]
     rows += [planned("random").model_copy(update={"setting": "B", "cells": gone})]
     tables = ablation.build(runs.plan.model_copy(update={"rows": rows}), by_cell(runs.frame))
-    overview = ablation_table.build_overview(tables, "overview", "")
+    overview = ablation_table.build_overview(tables, "overview")
     assert overview is not None
     ce, inter, random = (line for line in to_markdown(overview).splitlines()[2:5])
     assert "(n=" not in ce and "45.50 ± 2.12** (n=2/3)" not in inter and "45.50 ± 2.12 (n=2/3)" in inter
@@ -308,12 +308,30 @@ def test_the_ensemble_costs_k_times_one_expert_at_test_time(runs: SweepRuns) -> 
         cell: {**run, "cost/test_gmacs": 1.5, "cost/train_gmacs": 1.5 * experts[cell]}
         for cell, run in by_cell(runs.frame).items()
     }
-    made = costs.to_table(costs.build(ablation.build(runs.plan, logged)), "costs", "")
+    made = costs.to_tables(costs.build(ablation.build(runs.plan, logged)))[1]
     at = {column.heading: i for i, column in enumerate(made.columns)}
     for row, one, all_of_them in (("CE", 1.5, 1.5), ("NCL++ / NCL++ (ensemble)", 1.5, 3.0)):
         (found,) = [cells for cells in made.rows if cells[0] == row]
         assert found[at["test (G)"]] == pytest.approx(one)
         assert found[at["test, ensemble (G)"]] == pytest.approx(all_of_them)
+
+
+def test_times_of_another_session_are_not_shown(runs: SweepRuns) -> None:
+    """Two of BIL's three runs and all of random's are of other hardware: the rest of BIL's stands, random's does not."""
+    cells = by_cell(runs.frame)
+    other = {"bil-0", "bil-1", "random-0", "random-1", "random-2"}
+    seconds = {cell: float(i) for i, cell in enumerate(cells)}
+    logged = {
+        cell: {**run, "timed": "then; a CPU" if cell in other else "now; a CPU", "total_seconds": seconds[cell]}
+        for cell, run in cells.items()
+    }
+    classes, cost = costs.to_tables(costs.build(ablation.build(runs.plan, logged)))
+    at = [column.key for column in cost.columns].index("seconds")
+    found = {str(row[0]): row[at] for row in cost.rows}
+    assert found["BIL"] == seconds["bil-2"] and found["random"] is None
+    assert found["CE"] == pytest.approx(sum(seconds[f"ce-{s}"] for s in range(3)) / 3)
+    assert cost.notes == ("Times of “random” are of another session or other hardware: not shown.",)
+    assert classes.notes == () and not {c.key for c in classes.columns} & {c.key for c in cost.columns} - {"row", "n"}
 
 
 def test_state(runs: SweepRuns) -> None:

@@ -42,8 +42,8 @@ def test_our_rows_stand_where_they_were_made_the_same_way(runs: SweepRuns) -> No
 
 def test_two_papers_that_print_a_number_differently_are_both_told(runs: SweepRuns) -> None:
     notes = "\n".join(made(runs, [planned("CE")], "1").notes)
-    assert "BBN, cifar100 IF 100 resnet32: 39.4 here, 42.56 in DiVE" in notes
-    assert "LFME, cifar100 IF 100 resnet32: 42.3 here, 43.8 in DiVE" in notes
+    assert "BBN, CIFAR-100 IF 100 ResNet-32: 39.4 here, 42.56 in DiVE" in notes
+    assert "LFME, CIFAR-100 IF 100 ResNet-32: 42.3 here, 43.8 in DiVE" in notes
 
 
 def test_columns_of_every_published_table(runs: SweepRuns) -> None:
@@ -133,7 +133,7 @@ def test_costs_stand_beside_whatever_the_recipe(runs: SweepRuns) -> None:
 def test_costs_of_another_image_size_or_backbone_do_not(runs: SweepRuns) -> None:
     for over, told in (
         ({"data__image_size": 64}, "images of 64 pixels instead of 224"),
-        ({"model__backbone": "resnet10"}, "backbone resnet10 instead of resnet50"),
+        ({"model__backbone": "resnet10"}, "backbone ResNet-10 instead of ResNet-50"),
     ):
         table = with_costs(runs, [planned("NCL++", over=LARGE | over)], **{"cost/test_gmacs": 4.1})
         assert not any(str(row[1]).startswith("ours") for row in table.rows)

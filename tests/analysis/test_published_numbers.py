@@ -182,18 +182,18 @@ def test_the_papers_setting_is_comparable(policy: str) -> None:
 @pytest.mark.parametrize(
     ("over", "expected"),
     [
-        ({"data__name": "cifar10"}, "dataset cifar10 instead of cifar100"),
+        ({"data__name": "cifar10"}, "dataset CIFAR-10 instead of CIFAR-100"),
         ({"data__imbalance__factor": 50.0}, "imbalance 50 instead of 100"),
         ({"data__imbalance__profile": "natural"}, "imbalance natural instead of 100"),
         ({"data__imbalance__profile": "step"}, "a step profile"),
         ({"data__imbalance__subset_seed": 3}, "subset seed 3 instead of 0"),
-        ({"model__backbone": "resnet8"}, "backbone resnet8 instead of resnet32"),
+        ({"model__backbone": "resnet8"}, "backbone ResNet-8 instead of ResNet-32"),
         ({"training__epochs": 60}, "epochs 60 instead of 400"),
         ({"augmentation__policy": "sim"}, "augmentation sim instead of rand or auto"),
         ({"data__image_size": 16}, "images of 16 pixels instead of 32"),
         ({"data__data_ratio": 0.2}, "data_ratio 0.2 instead of 1"),
         ({"data__val_per_class": 5}, "val_per_class 5 instead of 0"),
-        ({"data__name": "parquet", "data__path": "sets/caltech101"}, "dataset caltech101 instead of cifar100"),
+        ({"data__name": "parquet", "data__path": "sets/caltech101"}, "dataset Caltech-101 instead of CIFAR-100"),
     ],
 )
 def test_what_differs_is_named(over: dict[str, object], expected: str) -> None:
@@ -266,7 +266,7 @@ def test_the_profile_paper_is_made_as_the_papers_own_rows_were(path: Path) -> No
             apart[row.label] = found
     known = {
         "dive_table8": "augmentation sim instead of sim+jitter",
-        "cifar_lt_comparison": "dataset cifar10 instead of cifar100",
+        "cifar_lt_comparison": "dataset CIFAR-10 instead of CIFAR-100",
     }
     assert all(found == [known.get(path.stem)] for found in apart.values()), apart
 
@@ -282,7 +282,7 @@ def test_balanced_cifar_is_imbalance_1() -> None:
     small, large = published_numbers.find(Published(paper="ncl_pp", table="8", row="CE"))
     balanced = config(**ONE, data__imbalance__factor=1.0)
     assert published_numbers.deviations(large, balanced) == []
-    assert published_numbers.deviations(small, balanced) == ["backbone resnet32 instead of resnet10"]
+    assert published_numbers.deviations(small, balanced) == ["backbone ResNet-32 instead of ResNet-10"]
 
 
 @pytest.mark.parametrize(
@@ -291,8 +291,8 @@ def test_balanced_cifar_is_imbalance_1() -> None:
         ({}, []),
         ({"training__epochs": 3, "augmentation__policy": "sim", "data__data_ratio": 0.1, "data__val_per_class": 2}, []),
         ({"data__image_size": 64}, ["images of 64 pixels instead of 224"]),
-        ({"model__backbone": "resnet8"}, ["backbone resnet8 instead of resnet50"]),
-        ({"data__name": "places_lt"}, ["dataset places_lt instead of imagenet_lt"]),
+        ({"model__backbone": "resnet8"}, ["backbone ResNet-8 instead of ResNet-50"]),
+        ({"data__name": "places_lt"}, ["dataset Places-LT instead of ImageNet-LT"]),
     ],
 )
 def test_a_recipe_does_not_change_what_a_network_costs(over: dict[str, object], expected: list[str]) -> None:

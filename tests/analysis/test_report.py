@@ -34,7 +34,8 @@ def test_sections(folder: Path, store: Store) -> None:
         "# study (profile `small`)",
         "## Verdict",
         "## Ablation",
-        "## Classes, calibration and cost",
+        "## Classes and calibration",
+        "## Cost",
         "## Search",
         "## Behind it",
     ]
@@ -105,7 +106,8 @@ def test_what_a_plan_asks_for_is_in_the_report(full: Path) -> None:
     headings = re.findall(r"^##+ .*$", text, re.MULTILINE)
     assert headings == [
         "## Ablation",
-        "## Classes, calibration and cost",
+        "## Classes and calibration",
+        "## Cost",
         "## Figures",
         "## Image by image",
         "### NCL++ against BSCE, seed 1, by class",
@@ -122,7 +124,7 @@ def test_what_a_plan_asks_for_is_in_the_report(full: Path) -> None:
 
 def test_its_files_are_there_and_linked(full: Path) -> None:
     links = set(re.findall(r"\]\(([^)]+)\)", full.read_text(encoding="utf-8")))
-    tables = ("ablation", "costs", "paired_1", "published_ncl_pp_7", "published_dive_8")
+    tables = ("ablation", "classes", "costs", "paired_1", "published_ncl_pp_7", "published_dive_8")
     expected = {f"{name}.{end}" for name in tables for end in ("csv", "tex")} | {"ablation_seeds.csv"}
     expected |= {f"figures/{name}.{end}" for name in ("1_bars", "2_tsne") for end in ("png", "svg", "csv")}
     assert links == expected

@@ -10,7 +10,7 @@ import pytest
 
 from analysis import markdown
 from analysis.statistics.seeds import Difference, Summary
-from analysis.tables.record import Column, Table, latex_escape, marks, to_csv, to_latex, to_markdown
+from analysis.tables.record import Column, Gain, Table, latex_escape, marks, spans, to_csv, to_latex, to_markdown
 
 TABLE = Table(
     "some_table",
@@ -54,7 +54,8 @@ def test_markdown() -> None:
 def test_latex_is_well_formed() -> None:
     text = to_latex(TABLE)
     begun, ended = re.findall(r"\\begin\{(\w+)\}", text), re.findall(r"\\end\{(\w+)\}", text)
-    assert begun == ["table", "tabular"] and ended == ["tabular", "table"]
+    assert begun == ["table", "threeparttable", "tabular", "adjustbox", "tabular", "tablenotes"]
+    assert ended == ["tabular", "adjustbox", "tabular", "tablenotes", "threeparttable", "table"]
     plain = re.sub(r"\\[{}]", "", text)
     assert plain.count("{") == plain.count("}")
     body = text[text.index(r"\midrule") : text.index(r"\bottomrule")].splitlines()[1:]
@@ -112,3 +113,68 @@ def test_csv_has_every_number() -> None:
 def test_a_row_has_a_cell_for_every_column() -> None:
     with pytest.raises(ValueError, match="a row of 1 cells under 2 columns"):
         Table("t", "", (Column("a", "a"), Column("b", "b")), ((1,),))
+
+
+# -- spanners, groups, gains, marks --------------------------------------------------------------------------------------
+
+LAID_OUT = Table(
+    "laid_out",
+    "Spanners",
+    (
+        Column("row", "Method"),
+        Column("part", "NFL"),
+        Column("a", "100", best="max", format=".1f", over=("CIFAR-100-LT", "IF")),
+        Column("b", "50", best="max", format=".1f", over=("CIFAR-100-LT", "IF")),
+        Column("c", "all", format=".1f", over=("ImageNet-LT",)),
+    ),
+    (
+        ("CE", False, 38.3, 43.9, Gain(41.6, 0.0)),
+        ("BSCE", False, 42.2, None, Gain(50.0, 8.4)),
+        ("ours", True, 54.8, 58.2, Gain(40.0, -1.6)),
+    ),
+    groups={0: "", 1: "balanced", 2: ""},
+)
+
+
+def test_spanners_are_shared_by_neighbours() -> None:
+    assert spans(LAID_OUT) == [
+        [("", 1), ("", 1), ("CIFAR-100-LT", 2), ("ImageNet-LT", 1)],
+        [("", 1), ("", 1), ("IF", 2), ("", 1)],
+    ]
+    assert spans(TABLE) == []
+
+
+def test_the_same_spanner_apart_is_two() -> None:
+    columns = [Column("row", "")] + [Column(k, k, over=("x",) if k != "b" else ("y",)) for k in "abc"]
+    assert spans(Table("t", "", tuple(columns), ())) == [[("", 1), ("x", 1), ("y", 1), ("x", 1)]]
+    inner = [Column("row", "")] + [Column(k, k, over=(k, "IF")) for k in "ab"]
+    assert spans(Table("t", "", tuple(inner), ()))[1] == [("", 1), ("IF", 1), ("IF", 1)]  # of two sets
+
+
+def test_laid_out_in_markdown() -> None:
+    lines = to_markdown(LAID_OUT).splitlines()
+    assert lines[0].split("|")[1:-1] == [
+        " Method     ", " NFL ", " CIFAR-100-LT, IF, 100 ", " CIFAR-100-LT, IF, 50 ", " ImageNet-LT, all "
+    ]  # fmt: skip
+    assert lines[3].startswith("| *balanced* |") and "50.0 (+8.4)" in lines[4] and "40.0 (−1.6)" in lines[5]
+    assert " ✓ " in lines[5] and "✓" not in lines[4] and "**54.8**" in lines[5]
+
+
+def test_laid_out_in_latex() -> None:
+    lines = to_latex(LAID_OUT).splitlines()
+    at = lines.index(r"\toprule")
+    assert lines[at + 1] == r" &  & \multicolumn{2}{c}{CIFAR-100-LT} & \multicolumn{1}{c}{ImageNet-LT} \\"
+    assert lines[at + 2] == r"\cmidrule(lr){3-4} \cmidrule(lr){5-5}"
+    assert lines[at + 3] == r" &  & \multicolumn{2}{c}{IF} &  \\" and lines[at + 4] == r"\cmidrule(lr){3-4}"
+    assert lines[at + 5] == r"Method & NFL & 100 & 50 & all \\"
+    assert r"\multicolumn{5}{l}{\textit{balanced}} \\" in lines
+    assert lines.count(r"\midrule") == 3 and r"\begin{tabular}{lcrrr}" in lines
+    assert any(r"$\checkmark$" in line and line.startswith("ours") for line in lines)
+    assert r"\begin{table}[t]" in lines
+    wide = Table("w", "", tuple(Column(str(i), str(i)) for i in range(9)), ())
+    assert r"\begin{table*}[t]" in to_latex(wide)
+
+
+def test_laid_out_as_data() -> None:
+    rows = list(csv.DictReader(io.StringIO(to_csv(LAID_OUT))))
+    assert rows[1]["c"] == "50" and rows[1]["c_gain"] == "8.4" and rows[1]["b"] == ""
