@@ -22,6 +22,7 @@ from analysis import index, markdown
 from analysis.figures import FIGURES, shifted_test, style
 from analysis.figures import search as search_figures
 from analysis.index import Entry
+from analysis.published import numbers as published_numbers
 from analysis.read import provenance, state, study_files
 from analysis.read.cell_store import StoredRuns, find
 from analysis.read.export import EXPORT, Export, Exporting
@@ -141,8 +142,8 @@ def _write(sweep: str, source: Source, folder: Path) -> tuple[Path, Entry]:
     if compared:
         document.say("## Published")
         document.explain("Published", comparison.HOW_TO_READ)
-        for table in compared:
-            document.say(f"### {table.caption}")
+        for asked, table in zip(plan.published, compared, strict=True):
+            document.say(f"### {published_numbers.source(asked)}", f"*{table.caption}.*")
             document.table(table)
     if summary is not None:
         _search(document, summary)

@@ -10,7 +10,7 @@ from typing import Any
 
 from analysis.published import recipes as published_recipes
 from analysis.read.labels import printed
-from ltsearch.records import Published
+from ltsearch.records import Published, PublishedTable
 from trainables.errors import UserError
 
 FOLDER = Path(__file__).parent
@@ -51,12 +51,17 @@ class Number:
     @property
     def source(self) -> str:
         """``NCL++ (…), Table 7``."""
-        return f"{PAPERS.get(self.paper, self.paper)}, Table {self.table}"
+        return source(self)
 
     @property
     def label(self) -> str:
         """``“NCL++” ensemble``: the row as it is printed."""
         return f"“{self.row}”" + (f" {self.setting}" if self.setting != "single" else "")
+
+
+def source(of: Number | PublishedTable) -> str:
+    """``NCL++ (…), Table 7``."""
+    return f"{PAPERS.get(of.paper, of.paper)}, Table {of.table}"
 
 
 @cache

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from analysis.published import layouts
 from analysis.published import numbers as published_numbers
-from analysis.published.numbers import COST, PAPERS, Number
+from analysis.published.layouts import LaidColumn, Layout, Line
+from analysis.published.numbers import COST, Number
+from analysis.read.labels import printed
 from analysis.read.selection import Run, value
 from analysis.statistics.seeds import Summary, summarize
 from analysis.tables.ablation import AblationTable
-from analysis.tables.record import Column, Content, Table
+from analysis.tables.record import Column, Content, Gain, Table
 from ltsearch.records import TEST, TEST_GMACS, TRAIN, TRAIN_GMACS, PlannedRow, PlanRecord, PublishedTable
 
 HOW_TO_READ = (
@@ -22,125 +24,141 @@ HOW_TO_READ = (
     "differs. What a network costs depends on data set, backbone and image size only; test (G) of an ensemble of ours is that "
     "of all its experts."
 )
-_METRICS = {"top1": "top-1", "top5": "top-5", "train_top1": "train top-1", "difference": "difference to the baseline"}
-_METRICS |= {"train_gflops": "train (G)", "test_gflops": "test (G)"}
-Key = tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Printed:
-    """One column of the printed table: what its numbers share, and how that is called."""
-
-    key: Key
-    heading: str
-    metric: str
-    split: str
-    numbers: tuple[Number, ...]
 
 
 def build(plan: PlanRecord, tables: Sequence[AblationTable], asked: PublishedTable, name: str) -> Table:
     """Raises ``UserError`` listing the published tables if this one does not exist."""
     numbers = published_numbers.table(asked.paper, asked.table)
-    columns = _columns(numbers)
-    labels = list(dict.fromkeys((n.row, n.setting) for n in numbers))
-    rows: list[tuple[Content, ...]] = []
-    for row, setting in labels:
-        found = {c.key: n.value for c in columns for n in c.numbers if (n.row, n.setting) == (row, setting)}
-        rows.append((_shown(row, setting), "published", *(found.get(c.key) for c in columns)))
-    ours, notes = _ours(plan, tables, columns)
-    notes = [*notes, *_elsewhere(numbers), *_remarks(numbers)]
-    head = [Column("row", ""), Column("origin", "")]
-    made = [Column("/".join(c.key) or "value", c.heading, _best(c.metric), _format(c)) for c in columns]
-    caption = f"{PAPERS.get(asked.paper, asked.paper)}, Table {asked.table}"
-    return Table(name, caption, tuple(head + made), tuple(rows + ours), tuple(notes))
+    layout = layouts.load()[asked.paper, asked.table]
+    lines, groups = _printed(layout, numbers)
+    ours, notes = _ours(plan, tables, layout, numbers)
+    if ours:
+        groups[len(lines)] = "ours"
+    notes = [*layout.notes, *notes, *_elsewhere(numbers), *_remarks(numbers)]
+    head = [Column("row", layout.row_heading), Column("origin", "", shown=False)]
+    head += [Column("ref", "Ref.")] if layout.ref else []
+    head += [Column(f"part_{part}", part) for part in layout.parts]
+    made = [
+        Column(
+            "/".join((*column.spanners, column.heading)),
+            column.heading,
+            _best(column, numbers),
+            _format([n for n in numbers if layouts.selects(column.where, n)]),
+            over=column.spanners,
+        )
+        for column in layout.columns
+    ]
+    caption = f"{layout.title}. Rows of {published_numbers.source(asked)}, as printed"
+    return Table(name, caption, tuple(head + made), tuple(lines + ours), tuple(notes), groups)
+
+
+def _printed(layout: Layout, numbers: Sequence[Number]) -> tuple[list[tuple[Content, ...]], dict[int, str]]:
+    """The printed rows, and headings of their groups by number of row."""
+    lines: list[tuple[Content, ...]] = []
+    groups: dict[int, str] = {}
+    for group in layout.groups:
+        groups[len(lines)] = group.heading
+        for i, row in enumerate(group.rows):
+            if isinstance(row, Line):
+                heading, here = row.heading, [n for n in numbers if layouts.selects(row.where, n)]
+            else:
+                heading, here = _shown(*row), [n for n in numbers if (n.row, n.setting) == row]
+            marks = group.marks[i] if group.marks else {}
+            venues = [next(filter(None, map(layouts.venue, here)), None)] if layout.ref else []
+            cells = [_cell(column, here) for column in layout.columns]
+            lines.append((heading, "published", *venues, *(marks.get(part, False) for part in layout.parts), *cells))
+    return lines, groups
+
+
+def _cell(column: LaidColumn, here: Sequence[Number]) -> Content:
+    """The number that stands there, with its gain."""
+    value = next((n.value for n in here if layouts.selects(column.where, n)), None)
+    if column.gain is None or value is None:
+        return value
+    gain = next((n.value for n in here if layouts.selects(column.gain, n)), None)
+    return value if gain is None else Gain(value, gain)
 
 
 def _shown(row: str, setting: str) -> str:
     return f"{row} [ensemble]" if setting == "ensemble" and "expert" not in row else row
 
 
-def _format(column: Printed) -> str:
+def _format(numbers: Sequence[Number]) -> str:
     """As many digits as are printed."""
-    return ".1f" if all(f"{n.value:.2f}".endswith("0") for n in column.numbers) else ".2f"
+    return ".1f" if all(f"{n.value:.2f}".endswith("0") for n in numbers) else ".2f"
 
 
-def _best(metric: str) -> Any:
-    return None if metric.endswith(COST) or metric == "difference" else "max"
-
-
-def _columns(numbers: Sequence[Number]) -> list[Printed]:
-    """What varies between a row's numbers makes the columns: data set, imbalance, backbone, augmentation, metric, split."""
-    parts = {
-        n: {
-            "dataset": n.dataset,
-            "imbalance": n.imbalance,
-            "backbone": n.backbone,
-            "metric": n.metric,
-            "split": n.split,
-            "epochs": str(n.epochs or ""),
-            "augmentation": n.augmentation[0] if n.augmentation else "",
-        }
-        for n in numbers
-    }
-    keys = [
-        k for k in ("dataset", "imbalance", "backbone", "metric", "split") if len({p[k] for p in parts.values()}) > 1
-    ]
-    # Epochs and augmentation only where a row has several numbers otherwise: rows of other authors do not print them.
-    for more in ([], ["epochs"], ["augmentation"], ["epochs", "augmentation"]):
-        if len({(n.row, n.setting, *(parts[n][k] for k in [*keys, *more])) for n in numbers}) == len(numbers):
-            keys += more
-            break
-    grouped: dict[Key, list[Number]] = {}
-    for n in numbers:
-        grouped.setdefault(tuple(parts[n][k] for k in keys), []).append(n)
-    return [
-        Printed(key, _heading(keys, found[0]), found[0].metric, found[0].split, tuple(found))
-        for key, found in grouped.items()
-    ]
-
-
-def _heading(keys: Sequence[str], n: Number) -> str:
-    texts = {
-        "dataset": n.dataset,
-        "imbalance": "" if n.imbalance == "natural" else f"IF {n.imbalance}",
-        "backbone": n.backbone,
-        "metric": _METRICS.get(n.metric, n.metric),
-        "split": "" if "metric" in keys and n.metric != "top1" else n.split,
-        "epochs": f"{n.epochs} epochs" if n.epochs else "epochs not printed",
-        "augmentation": n.augmentation[0] if n.augmentation else "augmentation not printed",
-    }
-    return " ".join(texts[k] for k in keys if texts[k]) or _METRICS.get(n.metric, n.metric)
+def _best(column: LaidColumn, numbers: Sequence[Number]) -> Any:
+    metrics = {n.metric for n in numbers if layouts.selects(column.where, n)}
+    return None if any(m.endswith(COST) or m == "difference" for m in metrics) else "max"
 
 
 # -- ours --------------------------------------------------------------------------------------------------------------
 
 
 def _ours(
-    plan: PlanRecord, tables: Sequence[AblationTable], columns: Sequence[Printed]
+    plan: PlanRecord, tables: Sequence[AblationTable], layout: Layout, numbers: Sequence[Number]
 ) -> tuple[list[tuple[Content, ...]], list[str]]:
-    rows: list[tuple[Content, ...]] = []
-    left_out: dict[str, list[str]] = {}  # rows, by what is said of them
-    for row in plan.rows:
-        runs = next((t.selection.runs[row.name] for t in tables if _holds(t, row)), {})
-        if not runs:
+    """One line a method, over all settings; where rows are no methods, a line below each that ours has numbers for."""
+    columns = [[n for n in numbers if layouts.selects(column.where, n)] for column in layout.columns]
+    rows = {
+        row.label: (row, next((t.selection.runs[row.name] for t in tables if _holds(t, row)), {})) for row in plan.rows
+    }
+    rows = {label: found for label, found in rows.items() if found[1]}
+    lines: list[tuple[Content, ...]] = []
+    placed: dict[str, set[str]] = {}  # metrics that a row has a place for
+    if layout.by_method:
+        for name in dict.fromkeys(row.name for row, _ in rows.values()):
+            here = {label: found for label, found in rows.items() if found[0].name == name}
+            lines += _line(name, here, columns, layout, placed)
+    else:
+        for line in (row for group in layout.groups for row in group.rows if isinstance(row, Line)):
+            there = [[n for n in column if layouts.selects(line.where, n)] for column in columns]
+            lines += _line(line.heading, rows, there, layout, placed)
+    return lines, _left_out({label: row for label, (row, _) in rows.items()}, columns, placed)
+
+
+def _line(
+    name: str,
+    rows: Mapping[str, tuple[PlannedRow, Mapping[int, Run]]],
+    columns: Sequence[Sequence[Number]],
+    layout: Layout,
+    placed: dict[str, set[str]],
+) -> list[tuple[Content, ...]]:
+    """What these rows have to say in every column; no line if that is nothing."""
+    cells: list[Content] = []
+    seeds: set[int] = set()
+    for column in columns:
+        found: Summary | None = None
+        for label, (row, runs) in rows.items():
+            fitting = [n for n in column if not published_numbers.deviations(n, row.config)]
+            if found is None and fitting and (found := _value(row, runs, fitting[0])) is not None:
+                placed.setdefault(label, set()).add(fitting[0].metric)
+                seeds.add(found.n)
+        cells.append(found)
+    if not seeds:
+        return []
+    n = "–".join(map(str, sorted({min(seeds), max(seeds)})))
+    venues: list[Content] = ["this work"] if layout.ref else []
+    return [(f"{name} (n={n})", "ours", *venues, *([None] * len(layout.parts)), *cells)]
+
+
+def _left_out(
+    rows: Mapping[str, PlannedRow], columns: Sequence[Sequence[Number]], placed: Mapping[str, set[str]]
+) -> list[str]:
+    """Rows that have no place, or only one for their costs, and what keeps them from one: of all numbers, of the nearest."""
+    told: dict[str, list[str]] = {}
+    for label, row in rows.items():
+        metrics = placed.get(label, set())
+        if any(not metric.endswith(COST) for metric in metrics):
             continue
-        cells: dict[Key, Summary | None] = {}
-        differing: list[tuple[list[str], Number]] = []  # of a column's numbers the nearest, where ours may not stand
-        for column in columns:
-            differs, number = min(((published_numbers.deviations(n, row.config), n) for n in column.numbers), key=_far)
-            if differs:
-                differing.append((differs, number))
-            else:
-                cells[column.key] = _value(row, runs, column)
-        placed = [column for column in columns if cells.get(column.key) is not None]
-        if placed:
-            rows.append((row.label, f"ours, n={len(runs)}", *(cells.get(column.key) for column in columns)))
-        if differing and all(column.metric.endswith(COST) for column in placed):
-            where = "Ours here with costs only" if placed else "Ours not in this table"
-            others = [found for found in differing if not (placed and found[1].metric.endswith(COST))]
-            why = ", ".join(min(others or differing, key=_far)[0])
-            left_out.setdefault(f"{where}: {{}}: {why}.", []).append(f"“{row.label}”")
-    return rows, [text.format(", ".join(names)) for text, names in left_out.items()]
+        candidates = [n for column in columns for n in column if not (metrics and n.metric.endswith(COST))]
+        differing = [(differs, n) for n in candidates if (differs := published_numbers.deviations(n, row.config))]
+        if differing:
+            where = "Ours here with costs only" if metrics else "Ours not in this table"
+            why = ", ".join(min(differing, key=_far)[0])
+            told.setdefault(f"{where}: {{}}: {why}.", []).append(f"“{label}”")
+    return [text.format(", ".join(names)) for text, names in told.items()]
 
 
 def _far(found: tuple[list[str], Number]) -> tuple[int, bool]:
@@ -152,15 +170,15 @@ def _holds(table: AblationTable, row: PlannedRow) -> bool:
     return table.setting == row.setting and bool(table.selection.runs.get(row.name))
 
 
-def _value(row: PlannedRow, runs: Mapping[int, Run], column: Printed) -> Summary | None:
+def _value(row: PlannedRow, runs: Mapping[int, Run], number: Number) -> Summary | None:
     metric = {
-        "top1": f"{TEST}{row.predict}_{'top1' if column.split == 'all' else column.split}",
+        "top1": f"{TEST}{row.predict}_{'top1' if number.split == 'all' else number.split}",
         "top5": f"{TEST}{row.predict}_top5",
         "train_top1": f"{TRAIN}top1",
         "train_gflops": TRAIN_GMACS,
         "test_gflops": TRAIN_GMACS if row.predict == "ensemble" else TEST_GMACS,  # both are K times one expert's
-    }.get(column.metric, "")
-    scale = 1.0 if column.metric.endswith(COST) else 100.0
+    }.get(number.metric, "")
+    scale = 1.0 if number.metric.endswith(COST) else 100.0
     return summarize([scale * v for run in runs.values() if (v := value(run, metric)) is not None])
 
 
@@ -173,8 +191,13 @@ def _elsewhere(numbers: Sequence[Number]) -> list[str]:
     for n in numbers:
         others = [o for o in published_numbers.elsewhere(n) if abs(o.value - n.value) >= 0.1]
         if others and not n.epochs:  # the paper's own rows have a recipe of their own
-            told = ", ".join(f"{o.value:g} in {PAPERS.get(o.paper, o.paper)}, Table {o.table}" for o in others)
-            where = _heading(("dataset", "imbalance", "backbone"), n)
+            told = ", ".join(f"{o.value:g} in {o.source}" for o in others)
+            where = " ".join(
+                filter(
+                    None,
+                    (printed(n.dataset), "" if n.imbalance == "natural" else f"IF {n.imbalance}", printed(n.backbone)),
+                )
+            )
             found.append(f"{n.row}, {where}: {n.value:g} here, {told}.")
     return list(dict.fromkeys(found))
 

@@ -6,6 +6,7 @@ and the CSV has it unrounded.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -163,7 +164,8 @@ _LATEX = {
 
 def latex_escape(text: str) -> str:
     """Text that LaTeX prints as it is."""
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    escaped = "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    return re.sub("(.)\N{COMBINING TILDE}", r"$\\tilde{\1}$", escaped)
 
 
 WIDE = 6  # shown columns; a table of more stands over both columns of a page

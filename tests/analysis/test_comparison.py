@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from analysis.published import layouts
 from analysis.published import numbers as published_numbers
 from analysis.read.mlflow_store import TrackingStore
 from analysis.read.runs import SweepRuns
 from analysis.read.selection import by_cell
 from analysis.statistics.seeds import Summary
 from analysis.tables import ablation, comparison
-from analysis.tables.record import Table, to_latex, to_markdown
+from analysis.tables.record import Gain, Table, to_latex, to_markdown
 from ltsearch.records import PublishedTable
 from tests.analysis.conftest import SWEEP, Store, planned
 from trainables.errors import UserError
@@ -29,13 +32,21 @@ def made(runs: SweepRuns, rows: list, table: str, paper: str = "ncl_pp"):
 
 def test_our_rows_stand_where_they_were_made_the_same_way(runs: SweepRuns) -> None:
     table = made(runs, [planned("CE"), planned("BIL", over={"augmentation__policy": "sim"})], "1")
-    headings = [c.heading for c in table.columns]
-    assert headings[2:] == ["cifar100 IF 100", "cifar100 IF 50", "cifar10 IF 100", "cifar10 IF 50"]
-    by_row = {(row[0], row[1]): row for row in table.rows}
-    assert by_row["NCL++ (2 experts)", "published"][2:] == (56.3, 59.8, 87.2, 88.8)
-    ours = by_row["CE", "ours, n=3"]
-    assert ours[2] == Summary(pytest.approx(41), pytest.approx(1), 3) and ours[3:] == (None, None, None)
-    assert not any(row[0] == "BIL" for row in table.rows)
+    assert [(*c.over, c.heading) for c in table.columns[2:]] == [
+        ("Ref.",), ("CIFAR100-LT", "100"), ("CIFAR100-LT", "50"), ("CIFAR10-LT", "100"), ("CIFAR10-LT", "50"),
+    ]  # fmt: skip
+    by_row = {(row[0], row[1]): row[2:] for row in table.rows}
+    assert by_row["NCL++ (2 experts)", "published"] == (None, 56.3, 59.8, 87.2, 88.8)
+    assert by_row["LFME", "published"] == ("ECCV'20", 42.3, None, None, None)
+    assert by_row["CE (n=3)", "ours"] == (
+        "this work",
+        Summary(pytest.approx(41), pytest.approx(1), 3),
+        None,
+        None,
+        None,
+    )
+    assert table.rows[-1][:2] == ("CE (n=3)", "ours") and table.groups == {0: "", 23: "", 26: "ours"}
+    assert not any(str(row[0]).startswith("BIL") for row in table.rows)
     (why,) = [note for note in table.notes if note.startswith("Ours not in this table")]
     assert "“BIL”" in why and "augmentation sim instead of" in why
 
@@ -46,18 +57,64 @@ def test_two_papers_that_print_a_number_differently_are_both_told(runs: SweepRun
     assert "LFME, CIFAR-100 IF 100 ResNet-32: 42.3 here, 43.8 in DiVE" in notes
 
 
-def test_columns_of_every_published_table(runs: SweepRuns) -> None:
-    """A row has at most one number under a heading, and every number of the table stands somewhere."""
-    for paper, name in dict.fromkeys((n.paper, n.table) for n in published_numbers.load()):
-        table = made(runs, [planned("CE")], name, paper)
-        shown = sum(isinstance(cell, float) for row in table.rows if row[1] == "published" for cell in row[2:])
-        assert shown == len(published_numbers.table(paper, name)), (paper, name)
-        headings = [c.heading for c in table.columns[2:]]
-        assert len(set(headings)) == len(headings) and all(headings), (paper, name, headings)
-        assert to_markdown(table)
-        latex = to_latex(table)
-        assert {character for character in latex if ord(character) > 127} == set(), (paper, name)
-        assert latex.count(r" \\") == len(table.rows) + 1, (paper, name)
+TABLES = list(dict.fromkeys((n.paper, n.table) for n in published_numbers.load()))
+
+
+@pytest.mark.parametrize(("paper", "name"), TABLES)
+def test_columns_of_every_published_table(runs: SweepRuns, paper: str, name: str) -> None:
+    """A row has at most one number under a heading, and every number of the table stands in exactly one place."""
+    numbers = published_numbers.table(paper, name)
+    table = made(runs, [planned("CE")], name, paper)
+    printed = [cell for row in table.rows if row[1] == "published" for cell in row[2:]]
+    values = [c for c in printed if isinstance(c, float)] + [c.value for c in printed if isinstance(c, Gain)]
+    gains = [c.gain for c in printed if isinstance(c, Gain)]
+    assert sorted(values + gains) == sorted(n.value for n in numbers)
+    headings = [(*c.over, c.heading) for c in table.columns[2:]]
+    assert len(set(headings)) == len(headings) and all(heading[-1] for heading in headings)
+    assert to_markdown(table)
+    latex = to_latex(table)
+    assert {character for character in latex if ord(character) > 127} == set()
+    levels = max(len(c.over) for c in table.columns)
+    assert latex.count(r" \\") == len(table.rows) + 1 + levels + sum(map(bool, table.groups.values()))
+
+
+def test_every_layout_is_of_a_published_table() -> None:
+    found = layouts.load()
+    assert list(found) != [] and set(found) == set(TABLES)
+    for key, layout in found.items():
+        for group in layout.groups:
+            assert not group.marks or len(group.marks) == len(group.rows), key
+            assert all(set(marks) <= set(layout.parts) for marks in group.marks), key
+
+
+@pytest.mark.parametrize(
+    ("paper", "name", "row"),
+    [
+        ("ncl_pp", "7", ["BIL + IntraCL", "✓", "", "✓", "", "", "53.94"]),
+        ("ncl_pp", "7", ["NCL++ [ensemble]", "✓", "✓", "✓", "✓", "✓", "**56.33**"]),
+        ("ncl_pp", "9", ["40%", "44.04", "47.93 (+3.89)"]),
+        ("dive", "6", ["#2", "", "t̃", "1", "✓", "<u>44.55</u>", "49.69", "<u>61.62</u>"]),
+    ],
+)
+def test_parts_and_gains_are_printed(runs: SweepRuns, paper: str, name: str, row: list[str]) -> None:
+    lines = to_markdown(made(runs, [planned("CE")], name, paper)).splitlines()
+    assert row in [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("ncl_pp: 3", "not layouts"),
+        ("ncl_pp: {'1': {title: a, columns: [], groups: [], rows: 1}}", "rows"),
+        ("[", "not layouts"),
+    ],
+)
+def test_a_file_that_is_none_of_layouts(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "layouts.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=told) as error:
+        layouts.load(file)
+    assert str(file) in str(error.value)
 
 
 def test_a_table_that_does_not_exist(runs: SweepRuns) -> None:
@@ -121,11 +178,11 @@ def test_costs_stand_beside_whatever_the_recipe(runs: SweepRuns) -> None:
     rows = [planned("NCL++", over=LARGE), planned("NCL++ (ensemble)", "ensemble", over=LARGE)]
     table = with_costs(runs, rows, **{"cost/test_gmacs": 4.1, "cost/train_gmacs": 8.2})
     at = {c.heading: i for i, c in enumerate(table.columns)}
-    single, ensemble = (row for row in table.rows if str(row[1]).startswith("ours"))
+    single, ensemble = (row for row in table.rows if row[1] == "ours")
     for row, test in ((single, 4.1), (ensemble, 2 * 4.1)):
-        assert row[at["train (G)"]] == Summary(pytest.approx(8.2), pytest.approx(0), 3)
-        assert row[at["test (G)"]] == Summary(pytest.approx(test), pytest.approx(0), 3)
-        assert row[at["top-1"]] is None
+        assert row[at["Train"]] == Summary(pytest.approx(8.2), pytest.approx(0), 3)
+        assert row[at["Test"]] == Summary(pytest.approx(test), pytest.approx(0), 3)
+        assert row[at["Accuracy (%)"]] is None
     (why,) = [note for note in table.notes if note.startswith("Ours")]
     assert why == "Ours here with costs only: “NCL++”, “NCL++ (ensemble)”: epochs 400 instead of 200."
 
@@ -136,7 +193,7 @@ def test_costs_of_another_image_size_or_backbone_do_not(runs: SweepRuns) -> None
         ({"model__backbone": "resnet10"}, "backbone ResNet-10 instead of ResNet-50"),
     ):
         table = with_costs(runs, [planned("NCL++", over=LARGE | over)], **{"cost/test_gmacs": 4.1})
-        assert not any(str(row[1]).startswith("ours") for row in table.rows)
+        assert all(row[1] == "published" for row in table.rows)
         assert f"Ours not in this table: “NCL++”: {told}." in table.notes
 
 

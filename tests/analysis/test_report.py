@@ -36,6 +36,7 @@ def test_sections(folder: Path, store: Store) -> None:
         "## Ablation",
         "## Classes and calibration",
         "## Cost",
+        "## Figures",
         "## Search",
         "## Behind it",
     ]
