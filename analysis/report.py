@@ -12,16 +12,15 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from matplotlib.figure import Figure
 
 from analysis import index, markdown
 from analysis.figures import FIGURES, shifted_test, style
 from analysis.figures import search as search_figures
 from analysis.index import Entry
+from analysis.page import charts, html
+from analysis.page.document import Document
 from analysis.published import numbers as published_numbers
 from analysis.read import provenance, state, study_files
 from analysis.read.cell_store import StoredRuns, find
@@ -42,7 +41,6 @@ from analysis.tables import (
     search as search_summary,
 )
 from analysis.tables.context import Context
-from analysis.tables.record import Table, to_csv, to_latex, to_markdown
 from analysis.tables.search import SearchSummary
 from ltsearch.records import FigureKind, FigureRequest, PlanRecord, is_name, is_sweep
 from ltsearch.store import STORAGE_VARIABLE, storage_root
@@ -51,53 +49,7 @@ from trainables.files import write_text
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 STUDIES = "search_spaces"
-REPORT, FIGURE_FOLDER = "report.md", "figures"
 DEFAULT_FIGURES: tuple[FigureKind, ...] = ("forest", "learning_curves", "accuracy_cost")
-
-
-@dataclass
-class _Document:
-    """What is being written: the parts of the report, and the files beside it. ``report.md`` goes last."""
-
-    folder: Path
-    study: str
-    parts: list[str] = field(default_factory=list)
-    explained: dict[str, str] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)
-
-    def say(self, *parts: str) -> None:
-        """Paragraphs, tables, headings."""
-        self.parts += [part for part in parts if part]
-
-    def explain(self, what: str, how: str) -> None:
-        """How to read a part; stands with the others' below."""
-        self.explained[what] = how
-
-    def fold(self, summary: str, text: str) -> None:
-        """A part that opens when it is clicked."""
-        self.say(f"<details><summary>{summary}</summary>", text, "</details>")
-
-    def table(self, table: Table, data: Table | None = None) -> None:
-        """A table with its files; ``data`` has more rows than are printed."""
-        self.files[f"{table.name}.csv"] = to_csv(data or table)
-        self.files[f"{table.name}.tex"] = to_latex(table, self.study)
-        self.say(to_markdown(table), f"Data: [CSV]({table.name}.csv), [LaTeX]({table.name}.tex).")
-
-    def figure(self, figure: Figure, name: str, caption: str, alt: str, data: str = "") -> None:
-        """A figure with its files, its alt text and its caption."""
-        style.save(figure, self.folder / FIGURE_FOLDER / name)
-        links = [f"[SVG]({FIGURE_FOLDER}/{name}.svg)"] + ([f"[data]({FIGURE_FOLDER}/{name}.csv)"] if data else [])
-        if data:
-            self.files[f"{FIGURE_FOLDER}/{name}.csv"] = data
-        text = " ".join(alt.split()).replace("[", "(").replace("]", ")")
-        self.say(f"![{text}]({FIGURE_FOLDER}/{name}.png)", f"*{caption}.* {', '.join(links)}.")
-
-    def write(self) -> Path:
-        """All files; what the report links to is there before the report is."""
-        for name, text in self.files.items():
-            write_text(self.folder / name, text)
-        write_text(self.folder / REPORT, "\n\n".join(self.parts) + "\n")
-        return self.folder / REPORT
 
 
 def write_report(sweep: str, source: Source, folder: Path, *, export: bool = False) -> Path:
@@ -128,7 +80,7 @@ def _write(sweep: str, source: Source, folder: Path) -> tuple[Path, Entry]:
     standing = state.build(plan, runs.search, cells)
     summary = search_summary.build(runs.search, cells) if runs.search is not None else None
 
-    document = _Document(folder, plan.name)
+    document = Document(folder, plan.name)
     document.say(*_head(plan))
     context = Context(plan, tables, source)
     if verdicts := verdict.build(plan, tables):
@@ -157,6 +109,7 @@ def _write(sweep: str, source: Source, folder: Path) -> tuple[Path, Entry]:
             f"The runs: [{EXPORT}]({EXPORT}); `python -m analysis.report --from {EXPORT}` writes all of this again."
         )
     path = document.write()
+    html.write(document, plan.title or plan.name)
     return path, Entry(sweep, plan.question, index.stand(standing), index.headline(plan, tables, summary), path)
 
 
@@ -169,7 +122,7 @@ def _head(plan: PlanRecord) -> list[str]:
     return [f"# {plan.title or plan.name}{profile}", plan.question.strip(), (plan.notes or "").strip()]
 
 
-def _ablation(document: _Document, context: Context) -> None:
+def _ablation(document: Document, context: Context) -> None:
     """The main table, which is that of all settings where there are several, the first figure, and the other tables."""
     tables = context.tables
     overview = ablation_table.build_overview(tables, "ablation_overview")
@@ -193,7 +146,7 @@ def _ablation(document: _Document, context: Context) -> None:
         document.explain("Effects", factorial.HOW_TO_READ)
 
 
-def _costs(document: _Document, context: Context) -> None:
+def _costs(document: Document, context: Context) -> None:
     classes, cost = costs.to_tables(costs.build(context.tables))
     for heading, table, how in (
         ("Classes and calibration", classes, costs.HOW_TO_READ_CLASSES),
@@ -209,9 +162,9 @@ def _asked(plan: PlanRecord) -> Sequence[FigureRequest]:
     return plan.figures or [FigureRequest(kind=kind) for kind in DEFAULT_FIGURES]
 
 
-def _figures(document: _Document, context: Context, asked: Sequence[FigureRequest], first: int) -> None:
+def _figures(document: Document, context: Context, asked: Sequence[FigureRequest], first: int) -> None:
     """Figures, numbered from ``first``; a heading for all but the one that stands beside the main table."""
-    document.say("## Figures" if asked and first > 1 else "")
+    heading = "## Figures" if first > 1 else ""
     with style.style():
         for number, request in enumerate(asked, start=first):
             kind = FIGURES[request.kind]
@@ -219,6 +172,8 @@ def _figures(document: _Document, context: Context, asked: Sequence[FigureReques
             caption = request.caption or kind.caption
             if data is None and not context.plan.figures:
                 continue
+            document.say(heading)
+            heading = ""
             if data is None:
                 document.say(f"*{caption}*: nothing to draw: no finished run has what it shows.")
                 continue
@@ -227,10 +182,11 @@ def _figures(document: _Document, context: Context, asked: Sequence[FigureReques
             text = markdown.csv_text(header, rows)
             if request.kind == "shifted_test":
                 document.table(shifted_test.to_table(data, f"{number}_shifted_test", caption.rstrip(".")))
-            document.figure(kind.render(data), name, caption.rstrip("."), kind.describe(data), text)
+            chart = charts.of_figure(request.kind, data)
+            document.figure(kind.render(data), name, caption.rstrip("."), kind.describe(data), text, chart)
 
 
-def _paired_tests(document: _Document, context: Context) -> None:
+def _paired_tests(document: Document, context: Context) -> None:
     asked = context.plan.paired_tests
     if asked:
         document.say("## Image by image")
@@ -246,13 +202,13 @@ def _paired_tests(document: _Document, context: Context) -> None:
         document.table(made, paired_images.to_table(result, name, every=True))
 
 
-def _search(document: _Document, summary: SearchSummary) -> None:
+def _search(document: Document, summary: SearchSummary) -> None:
     files = search_summary.render_files(summary, document.study)
     document.files |= files
     document.say("## Search", search_summary.render(summary))
     with style.style():
         for name, (caption, alt, figure) in search_figures.draw(summary).items():
-            document.figure(figure, name, caption, alt)
+            document.figure(figure, name, caption, alt, chart=charts.of_search(name, summary))
     document.say("Data: " + ", ".join(f"[{name}]({name})" for name in files) + "." if files else "")
 
 

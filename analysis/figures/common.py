@@ -53,7 +53,7 @@ def metric(predict: str, split: str) -> str:
 def accuracy_of(context: Context, row: PlannedRow, predict: str, split: str) -> Summary | None:
     """Percent over seeds; None without a run that has it."""
     if split not in _ENDS:
-        return summarize(list(percent(context.runs(row), metric(predict, split)).values()))
+        return summarize(percent(context.runs(row), metric(predict, split)))
     found = [(r.per_class.get(f"{TEST}{predict}"), r.class_counts) for r in context.records(row).values()]
     ends = [values[int(_ENDS[split](counts))] for values, counts in found if values and counts]
     return summarize([100 * v for v in ends if v is not None])

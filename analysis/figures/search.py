@@ -1,4 +1,4 @@
-"""Figures of a search: its history, slices through the space, importances. Each is ``build`` and ``render``."""
+"""Figures of a search: its history, slices, parallel coordinates, importances. Each is ``build`` and ``render``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -44,6 +47,34 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class Axis:
+    """A parameter of parallel coordinates: what its ends say, and by trial its value as text."""
+
+    name: str
+    low: str
+    high: str
+    said: dict[int, str]
+
+
+@dataclass(frozen=True)
+class Path:
+    """A finished trial across all axes: where on each, from 0 to 1; None where it lacks the parameter."""
+
+    trial: int
+    value: float
+    at: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """Parallel coordinates of one metric; lines from the best to the worst."""
+
+    metric: str
+    axes: tuple[Axis, ...]
+    lines: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
 class Importances:
     """Shares of the variance by parameter, largest first, of every metric."""
 
@@ -66,6 +97,14 @@ def draw(summary: SearchSummary) -> dict[str, tuple[str, str, Figure]]:
             caption = f"{labels.label(metric)} over every parameter"
             alt = f"One panel for each of {', '.join(s.parameter for s in slices)}: {labels.label(metric)} of every trial."
             drawn[name] = caption, alt, render_slices(slices)
+    for number, metric in enumerate(summary.metrics):
+        shown = build_parallel(summary, number)
+        if len(shown.axes) > 1 and shown.lines:
+            name = f"search_parallel_{number + 1}" if len(summary.metrics) > 1 else "search_parallel"
+            caption = f"Parallel coordinates of finished trials, coloured by {labels.label(metric)}"
+            best = ", ".join(f"{axis.name} {axis.said.get(shown.lines[0].trial, 'absent')}" for axis in shown.axes)
+            alt = f"{len(shown.lines)} lines across {len(shown.axes)} axes; the best: {best}."
+            drawn[name] = caption, alt, render_parallel(shown)
     for pair in search_front.build(summary):
         ends = f"{len(pair.front)} of {len(pair.points)} finished trials are on the Pareto front of all objectives"
         caption = f"{labels.label(pair.y)} against {labels.label(pair.x)}"
@@ -138,6 +177,32 @@ def _categories(values: Sequence[Any], space: str) -> list[str]:
     return sorted(texts, key=lambda text: (listed.index(text) if text in listed else len(listed), text))
 
 
+def build_parallel(summary: SearchSummary, metric: int = 0) -> Parallel:
+    """Over all parameters that differ between finished trials: numbers by place (or its logarithm), choices by rank."""
+    sign = -1 if summary.directions[metric].startswith("max") else 1
+    trials = [t for t in summary.trials if t.state == "finished" and t.values is not None]
+    trials.sort(key=lambda t: (sign * (t.values or [0.0])[metric], t.number))
+    axes, places = [], []
+    names = labels.short_names(summary.parameters)
+    for shown in build_slices(summary, metric):
+        values = {t.number: t.params[shown.parameter] for t in trials if shown.parameter in t.params}
+        said = {number: labels.text(value) for number, value in values.items()}
+        if len(set(said.values())) < 2:
+            continue
+        if shown.categories:
+            used = [c for c in shown.categories if c in said.values()]
+            where = {number: float(used.index(text)) for number, text in said.items()}
+            ends = used[0], used[-1]
+        else:
+            where = {number: math.log(value) if shown.log else float(value) for number, value in values.items()}
+            ends = labels.text(min(values.values())), labels.text(max(values.values()))
+        low, high = min(where.values()), max(where.values())
+        axes.append(Axis(names[shown.parameter], *ends, said))
+        places.append({number: (value - low) / (high - low) for number, value in where.items()})
+    lines = [Path(t.number, (t.values or [0.0])[metric], tuple(p.get(t.number) for p in places)) for t in trials]
+    return Parallel(summary.metrics[metric], tuple(axes), tuple(lines))
+
+
 def build_importances(summary: SearchSummary) -> Importances | None:
     """None if the search computed none."""
     if not summary.importances:
@@ -188,6 +253,33 @@ def render_slices(slices: Sequence[Slice]) -> Figure:
             axes.set_ylabel(labels.label(slices[number].metric))
     handles, names = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper right", ncols=2)
+    return figure
+
+
+def render_parallel(shown: Parallel) -> Figure:
+    """A line a trial, the best last and on top; ends of axes say what they are."""
+    figure = style.figure(max(style.WIDTH, 1.1 * len(shown.axes)), 3.4)
+    axes = figure.subplots()
+    values = [line.value for line in shown.lines]
+    colours = matplotlib.colormaps["viridis"]
+    norm = Normalize(min(values), max(values) if max(values) > min(values) else min(values) + 1)
+    for line in reversed(shown.lines):
+        points = [(x, y) for x, y in enumerate(line.at) if y is not None]
+        axes.plot(*zip(*points, strict=True), color=colours(norm(line.value)), linewidth=1.0, alpha=0.7)
+    for x, axis in enumerate(shown.axes):
+        axes.axvline(x, color=style.GREY, linewidth=0.8, zorder=0)
+        for y, text, side in ((1.0, axis.high, "bottom"), (0.0, axis.low, "top")):
+            axes.annotate(
+                style.plain(_shortened(text)), (x, y), (0, 4 if side == "bottom" else -4),
+                textcoords="offset points", ha="center", va=side, fontsize=8,
+            )  # fmt: skip
+    axes.set_xticks(range(len(shown.axes)), [style.plain(axis.name) for axis in shown.axes])
+    axes.tick_params(axis="x", pad=14)
+    axes.set_yticks([])
+    axes.set_ylim(-0.02, 1.08)
+    axes.grid(False)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    figure.colorbar(ScalarMappable(norm, colours), ax=axes, label=labels.label(shown.metric))
     return figure
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import stats
@@ -16,13 +16,15 @@ MIN_SEEDS = 3  # with fewer nothing is claimed
 class Summary:
     """Mean and sample standard deviation (ddof 1; None for n < 2) of ``n`` values, in their unit.
 
-    ``planned``: how many there should be, set only where some are missing and the cell has to show it.
+    ``planned``: how many there should be, set only where some are missing and the cell has to show it. ``seeds``: the values
+    by seed, where they are known.
     """
 
     mean: float
     std: float | None
     n: int
     planned: int | None = None
+    seeds: Mapping[int, float] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,14 @@ class Difference:
         return None if self.p is None else self.p < ALPHA
 
 
-def summarize(values: Sequence[float]) -> Summary | None:
-    """Mean ± std; None without values."""
+def summarize(values: Sequence[float] | Mapping[int, float]) -> Summary | None:
+    """Mean ± std of values, which may come by seed; None without values."""
     if not values:
         return None
-    array = np.asarray(values, dtype=float)
+    seeds = values if isinstance(values, Mapping) else {}
+    array = np.asarray(list(seeds.values() if seeds else values), dtype=float)
     std = float(array.std(ddof=1)) if len(array) > 1 else None
-    return Summary(float(array.mean()), std, len(array))
+    return Summary(float(array.mean()), std, len(array), seeds=seeds)
 
 
 def paired(

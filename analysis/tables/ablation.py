@@ -275,7 +275,7 @@ def _row(row: PlannedRow, runs: Mapping[int, Run]) -> AblationRow:
     values = percent(runs, headline(row.predict))
     metrics = {predict: headline(predict) for predict in ("single", "ensemble")}
     metrics |= {group: f"{TEST}{row.predict}_{group}" for group in GROUPS}
-    scores = {name: summarize(list(percent(runs, metric).values())) for name, metric in metrics.items()}
+    scores = {name: summarize(percent(runs, metric)) for name, metric in metrics.items()}
     if row.config.get("model", {}).get("experts", 1) == 1 and scores["ensemble"] == scores["single"]:
         scores["ensemble"] = None  # of one expert there is none
     return AblationRow(
@@ -283,18 +283,18 @@ def _row(row: PlannedRow, runs: Mapping[int, Run]) -> AblationRow:
         predict=row.predict,
         planned=len(row.cells),
         seeds=tuple(sorted(values)),
-        accuracy=summarize(list(values.values())),
+        accuracy=summarize(values),
         difference=None,
         scores=scores,
         over_images=_over_images(row, runs),
-        best_epoch=summarize(list(percent(runs, BEST_ON_TEST + headline(row.predict).removeprefix(TEST)).values())),
+        best_epoch=summarize(percent(runs, BEST_ON_TEST + headline(row.predict).removeprefix(TEST))),
     )
 
 
 def _over_images(row: PlannedRow, runs: Mapping[int, Run]) -> Summary | None:
     images, classes = percent(runs, f"{TEST}{row.predict}_top1"), percent(runs, headline(row.predict))
     same = all(abs(images[seed] - classes[seed]) < 1e-6 for seed in images.keys() & classes.keys())
-    return None if same else summarize(list(images.values()))
+    return None if same else summarize(images)
 
 
 def percent(runs: Mapping[int, Run], metric: str) -> dict[int, float]:

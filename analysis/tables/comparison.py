@@ -34,7 +34,8 @@ def build(plan: PlanRecord, tables: Sequence[AblationTable], asked: PublishedTab
     ours, notes = _ours(plan, tables, layout, numbers)
     if ours:
         groups[len(lines)] = "ours"
-    notes = [*layout.notes, *notes, *_elsewhere(numbers), *_remarks(numbers)]
+    asides = [*notes, *_elsewhere(numbers)]
+    notes = [*layout.notes, *_remarks(numbers)]
     head = [Column("row", layout.row_heading), Column("origin", "", shown=False)]
     head += [Column("ref", "Ref.")] if layout.ref else []
     head += [Column(f"part_{part}", part) for part in layout.parts]
@@ -49,7 +50,7 @@ def build(plan: PlanRecord, tables: Sequence[AblationTable], asked: PublishedTab
         for column in layout.columns
     ]
     caption = f"{layout.title}. Rows of {published_numbers.source(asked)}, as printed"
-    return Table(name, caption, tuple(head + made), tuple(lines + ours), tuple(notes), groups)
+    return Table(name, caption, tuple(head + made), tuple(lines + ours), tuple(notes), groups, tuple(asides))
 
 
 def _printed(layout: Layout, numbers: Sequence[Number]) -> tuple[list[tuple[Content, ...]], dict[int, str]]:
@@ -179,7 +180,7 @@ def _value(row: PlannedRow, runs: Mapping[int, Run], number: Number) -> Summary 
         "test_gflops": TRAIN_GMACS if row.predict == "ensemble" else TEST_GMACS,  # both are K times one expert's
     }.get(number.metric, "")
     scale = 1.0 if number.metric.endswith(COST) else 100.0
-    return summarize([scale * v for run in runs.values() if (v := value(run, metric)) is not None])
+    return summarize({seed: scale * v for seed, run in runs.items() if (v := value(run, metric)) is not None})
 
 
 # -- notes -------------------------------------------------------------------------------------------------------------

@@ -52,6 +52,7 @@ class Table:
     """Rows under columns; the first column names the row. ``name`` is the stem of its files.
 
     ``groups``: headings of groups of rows, empty for a rule alone, by the number of the row that they stand above.
+    ``asides``: notes for who reads the report, which are not pasted into a paper with the table.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Table:
     rows: tuple[tuple[Content, ...], ...]
     notes: tuple[str, ...] = ()
     groups: Mapping[int, str] = field(default_factory=dict)
+    asides: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Every row has a cell for every column."""
@@ -126,17 +128,19 @@ def to_markdown(table: Table) -> str:
     wrap = {"best": "**{}**", "second": "<u>{}</u>", "": "{}"}
     rows = []
     for row, marked in zip(table.rows, marks(table), strict=True):
-        cells = [markdown.escape(_text(row[j], table.columns[j])) for j in shown]
+        cells = [markdown.escape(text(row[j], table.columns[j])) for j in shown]
         rows.append([wrap[marked[j]].format(cell) for j, cell in zip(shown, cells, strict=True)])
     for at, heading in sorted(table.groups.items(), reverse=True):
         if heading:
             rows.insert(at, [f"*{markdown.escape(heading)}*", *([""] * (len(shown) - 1))])
     header = [markdown.escape(", ".join((*table.columns[j].over, table.columns[j].heading))) for j in shown]
     lines = markdown.table(header, rows, escaped=True)
-    return "\n".join([*lines, "", *markdown.listed(table.notes)] if table.notes else lines)
+    notes = [*table.notes, *table.asides]
+    return "\n".join([*lines, "", *markdown.listed(notes)] if notes else lines)
 
 
-def _text(content: Content, column: Column) -> str:
+def text(content: Content, column: Column) -> str:
+    """A cell as a reader sees it."""
     if content is None:
         return markdown.ABSENT
     if isinstance(content, Summary):
@@ -203,7 +207,7 @@ def to_latex(table: Table, study: str = "") -> str:
             lines += [r"\midrule"] if i else []
             if table.groups[i]:
                 lines.append(rf"\multicolumn{{{len(shown)}}}{{l}}{{\textit{{{latex_escape(table.groups[i])}}}}} \\")
-        cells = (wrap[marked[j]].format(latex_escape(_text(row[j], table.columns[j]))) for j in shown)
+        cells = (wrap[marked[j]].format(latex_escape(text(row[j], table.columns[j]))) for j in shown)
         lines.append(" & ".join(cells) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}", r"\end{adjustbox}\end{tabular}"]
     notes = [*table.notes]

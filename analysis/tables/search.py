@@ -91,7 +91,7 @@ def build(record: SearchRecord, cells: Mapping[str, Run]) -> SearchSummary:
 
 
 def _summary(runs: Mapping[int, Run], metric: str) -> Summary | None:
-    return summarize([100 * v for run in runs.values() if (v := value(run, metric)) is not None])
+    return summarize({seed: 100 * v for seed, run in runs.items() if (v := value(run, metric)) is not None})
 
 
 # -- render ------------------------------------------------------------------------------------------------------------

@@ -47,12 +47,12 @@ def test_our_rows_stand_where_they_were_made_the_same_way(runs: SweepRuns) -> No
     )
     assert table.rows[-1][:2] == ("CE (n=3)", "ours") and table.groups == {0: "", 23: "", 26: "ours"}
     assert not any(str(row[0]).startswith("BIL") for row in table.rows)
-    (why,) = [note for note in table.notes if note.startswith("Ours not in this table")]
+    (why,) = [note for note in table.asides if note.startswith("Ours not in this table")]
     assert "“BIL”" in why and "augmentation sim instead of" in why
 
 
 def test_two_papers_that_print_a_number_differently_are_both_told(runs: SweepRuns) -> None:
-    notes = "\n".join(made(runs, [planned("CE")], "1").notes)
+    notes = "\n".join(made(runs, [planned("CE")], "1").asides)
     assert "BBN, CIFAR-100 IF 100 ResNet-32: 39.4 here, 42.56 in DiVE" in notes
     assert "LFME, CIFAR-100 IF 100 ResNet-32: 42.3 here, 43.8 in DiVE" in notes
 
@@ -183,7 +183,7 @@ def test_costs_stand_beside_whatever_the_recipe(runs: SweepRuns) -> None:
         assert row[at["Train"]] == Summary(pytest.approx(8.2), pytest.approx(0), 3)
         assert row[at["Test"]] == Summary(pytest.approx(test), pytest.approx(0), 3)
         assert row[at["Accuracy (%)"]] is None
-    (why,) = [note for note in table.notes if note.startswith("Ours")]
+    (why,) = [note for note in table.asides if note.startswith("Ours")]
     assert why == "Ours here with costs only: “NCL++”, “NCL++ (ensemble)”: epochs 400 instead of 200."
 
 
@@ -194,12 +194,12 @@ def test_costs_of_another_image_size_or_backbone_do_not(runs: SweepRuns) -> None
     ):
         table = with_costs(runs, [planned("NCL++", over=LARGE | over)], **{"cost/test_gmacs": 4.1})
         assert all(row[1] == "published" for row in table.rows)
-        assert f"Ours not in this table: “NCL++”: {told}." in table.notes
+        assert f"Ours not in this table: “NCL++”: {told}." in table.asides
 
 
 def test_what_differs_is_told_of_a_number_that_prints_its_epochs(runs: SweepRuns) -> None:
     """Of cited rows, which stand above, neither epochs nor augmentation are printed: as many deviations as of the paper's."""
     row = planned("CE", over={"training__epochs": 60, "augmentation__policy": "sim"})
-    (why,) = [note for note in made(runs, [row], "1").notes if note.startswith("Ours")]
+    (why,) = [note for note in made(runs, [row], "1").asides if note.startswith("Ours")]
     told = "epochs 60 instead of 400, augmentation sim instead of rand or auto"
     assert why == f"Ours not in this table: “CE”: {told}."

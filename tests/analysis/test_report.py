@@ -36,7 +36,6 @@ def test_sections(folder: Path, store: Store) -> None:
         "## Ablation",
         "## Classes and calibration",
         "## Cost",
-        "## Figures",
         "## Search",
         "## Behind it",
     ]
@@ -130,7 +129,7 @@ def test_its_files_are_there_and_linked(full: Path) -> None:
     expected |= {f"figures/{name}.{end}" for name in ("1_bars", "2_tsne") for end in ("png", "svg", "csv")}
     assert links == expected
     there = {path.relative_to(full.parent).as_posix() for path in full.parent.rglob("*") if path.is_file()}
-    assert there == expected | {"report.md"}
+    assert there == expected | {"report.md", "report.html"}
 
 
 def test_a_published_table_that_does_not_exist_writes_nothing(tmp_path: Path) -> None:
