@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis import index, markdown
+from analysis import compare, index, markdown
 from analysis.figures import FIGURES, shifted_test, style
 from analysis.figures import search as search_figures
 from analysis.index import Entry
@@ -276,14 +276,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--from", dest="origin", type=Path, metavar="EXPORT", help="write the report of an export again"
     )
     parser.add_argument(
+        "--compare", nargs=2, metavar=("A", "B"), help="what changed between two sweeps: names in the store, or exports"
+    )
+    parser.add_argument(
         "--out",
         type=Path,
-        help="folder of the report; default: <report.folder>/<sweep>, results for --all, the export's for --from",
+        help="folder of the report; default: <report.folder>/<sweep>, results for --all, the export's for --from; "
+        "of a comparison, which is printed without it",
     )
     args = parser.parse_args(arguments)
-    if args.all and args.spec is not None or not (args.all or args.spec or args.origin):
-        parser.error("name a study, --all for every sweep of the store, or --from an export")
-    asked = {"--all": args.all, "--from": args.origin is not None, "--export": args.export}
+    if (
+        (args.all or args.compare)
+        and args.spec is not None
+        or not (args.all or args.spec or args.origin or args.compare)
+    ):
+        parser.error("name a study, --all for every sweep of the store, --from an export, or --compare two sweeps")
+    asked = {
+        "--all": args.all,
+        "--from": args.origin is not None,
+        "--export": args.export,
+        "--compare": bool(args.compare),
+    }
     together = [option for option, on in asked.items() if on]
     if len(together) > 1:
         parser.error(f"{together[1]} does not go with {together[0]}")
@@ -300,8 +313,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(args: argparse.Namespace) -> Path:
+def _run(args: argparse.Namespace) -> Path | str:
     environment = os.environ.get("MLFLOW_TRACKING_URI")
+    if args.compare:
+        return _compare(args, args.tracking_uri or environment or DEFAULT_URI)
     if args.all:
         studies = args.studies or (Path(STUDIES) if Path(STUDIES).is_dir() else None)
         uri = args.tracking_uri or environment or DEFAULT_URI
@@ -321,6 +336,21 @@ def _run(args: argparse.Namespace) -> Path:
         return write_report(sweep, Export(args.origin), args.out or args.origin.parent)
     folder = args.out or Path(option("report", "folder") or "results") / sweep
     return write_report(sweep, find_source(sweep, args.storage, uri), folder, export=args.export)
+
+
+def _compare(args: argparse.Namespace, uri: str) -> Path | str:
+    """The comparison's text, or with a folder where it is written."""
+    runs = []
+    for name in args.compare:
+        path = Path(name)
+        source: Source = Export(path) if path.is_file() else find_source(name, args.storage, uri)
+        runs.append(source.sweep(source.plan.sweep if isinstance(source, Export) else name))
+    found = compare.build(runs[0], runs[1], (args.compare[0], args.compare[1]))
+    if args.out is None:
+        return compare.render(found)
+    write_text(args.out / "compare.csv", compare.to_csv(found))
+    write_text(args.out / "compare.md", compare.render(found))
+    return Path(args.out / "compare.md")
 
 
 if __name__ == "__main__":
