@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +26,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 _LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.6, 0.9)), (0, (5, 1.5, 1, 1.5)))
 # Without yellow, which is too light for lines on white.
 _CYCLE = (ORANGE, SKY, GREEN, PURPLE, BLACK, BLUE, VERMILION, GREY, OLIVE, BROWN)
+# Methods that look the same in every figure of every study, and the colours of those that stand beside each other most.
 _OWN = {
     "CE": GREY,
     "BSCE": BLUE,
@@ -38,6 +39,13 @@ _OWN = {
     "NCL": GREEN,
     "NCL++": VERMILION,
 }
+METHODS = (
+    *_OWN, "DiVE", "PaCo", "RIDE", "RIDE-DiVE", "BBN", "LFME", "SADE", "BalPoE", "BCL", "LDAM", "LDAM-DRW", "Focal", "CE-DRW",
+    "Class-balanced CE", "Class-balanced focal", "Softmax-EQL", "Logit adjustment", "Logit adjustment (post-hoc)",
+    "CE + mixup", "CE + CutMix", "CE + label smoothing", "cRT", "LWS", "τ-norm", "NCM", "DisAlign", "Weight balancing",
+    "Square-root sampling", "Class-balanced sampling", "Progressively balanced sampling", "Deferred class-balanced sampling",
+    "Over-sampling", "Under-sampling", "CAM-based sampling", "Independent experts", "Deep mutual learning",
+)  # fmt: skip
 _ENSEMBLE = " (ensemble)"  # of the same trials, thus the same colour
 _LETTER, _HANDLE = 0.068, 0.62  # inches: a letter of a legend on average, and what stands around an entry's text
 
@@ -86,31 +94,54 @@ def colours(names: Sequence[str], plan: Sequence[str] = ()) -> dict[str, str]:
 
 
 def looks(names: Sequence[str], plan: Sequence[str] = ()) -> dict[str, Look]:
-    """A look for every name of a figure: the same in every figure of the study that has the rows ``plan``.
+    """A look for every name of a figure: a method's (``METHODS``) is the same everywhere, another's in its study ``plan``.
 
-    Methods that have a colour of their own keep it everywhere. Two names of one figure share a colour only if there are more of
-    them than colours.
+    No two names look alike. A name that is no method's shares a colour only where there are more names than colours.
     """
     everything = list(dict.fromkeys([*plan, *names]))
     wanted = _assign(everything, {})
     chosen = _assign(list(dict.fromkeys(names)), wanted)
     at = {name: i for i, name in enumerate(everything)}
-    # A second round through the colours takes other lines than the first.
-    lines = {name: _LINES[(i + i // len(_CYCLE)) % len(_LINES)] for name, i in at.items()}
-    return {name: Look(colour, MARKERS[at[name] % len(MARKERS)], lines[name]) for name, colour in chosen.items()}
+    found = {name: _method(name) for name in chosen}
+    used = {(look.colour, look.marker, str(look.line)) for look in found.values() if look is not None}
+    for name, colour in chosen.items():
+        if found[name] is None:
+            # A second round through the colours takes other lines than the first.
+            line = _LINES[(at[name] + at[name] // len(_CYCLE)) % len(_LINES)]
+            free = [m for m in (MARKERS * 2)[at[name] % len(MARKERS) :] if (colour, m, str(line)) not in used]
+            found[name] = Look(colour, (free or MARKERS)[0], line)
+            used.add((colour, (free or MARKERS)[0], str(line)))
+    return {name: look for name, look in found.items() if look is not None}
+
+
+def _method(name: str) -> Look | None:
+    """The look of a method that has one of its own."""
+    return _method_looks().get(name.removesuffix(_ENSEMBLE))
+
+
+@cache
+def _method_looks() -> dict[str, Look]:
+    """Colours in turn; methods of one colour have other markers, in the order of ``METHODS``."""
+    found: dict[str, Look] = {}
+    for i, method in enumerate(METHODS):
+        colour = _OWN.get(method, _CYCLE[i % len(_CYCLE)])
+        used = {look.marker for look in found.values() if look.colour == colour}
+        marker = next(m for m in (MARKERS * 2)[i % len(MARKERS) :] if m not in used)
+        found[method] = Look(colour, marker, _LINES[(i + i // len(_CYCLE)) % len(_LINES)])
+    return found
 
 
 def _assign(names: Sequence[str], wanted: dict[str, str]) -> dict[str, str]:
-    """Give every name the colour it wants; where another has it, or it wants none, the first that nobody has or wants."""
-    wishes = {name: wanted.get(name) or _OWN.get(name.removesuffix(_ENSEMBLE)) for name in names}
-    found: dict[str, str] = {}
-    for name, wish in wishes.items():
-        if wish is not None and wish not in found.values():
+    """A method's colour; for another name the one it wants, or where that is taken the first that is used least."""
+    found = {name: look.colour for name in names if (look := _method(name)) is not None}
+    for name in names:
+        wish = wanted.get(name)
+        if name not in found and wish is not None and wish not in found.values():
             found[name] = wish
     for name in names:
         if name not in found:
             used = list(found.values())
-            found[name] = min(_CYCLE, key=used.count)  # the first of those used least
+            found[name] = min(_CYCLE, key=used.count)
     return {name: found[name] for name in names}
 
 
