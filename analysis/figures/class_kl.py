@@ -30,6 +30,8 @@ from ltsearch.records import KL_COPIES, KL_EXPERTS, FigureRequest
 
 CAPTION = "KL distance between experts and between augmented copies, by class"
 BETWEEN = {KL_EXPERTS: "between two experts", KL_COPIES: "between two copies of an image"}
+# Green and blue, as in Fig. 2(a).
+_BETWEEN_LOOKS = {KL_EXPERTS: style.Look(style.GREEN, "s", "-"), KL_COPIES: style.Look(style.BLUE, "o", (0, (5, 1.5)))}
 
 
 @dataclass(frozen=True)
@@ -79,21 +81,32 @@ def _with_names(context: Context, request: FigureRequest, classes: Classes) -> C
 
 
 def render(data: ClassKl) -> Figure:
-    """One panel below the other; the mean over classes stands in each legend."""
+    """One panel below the other; of a single row both distances on one scale, as in Fig. 2(a). Means stand in the legends."""
     names = list(dict.fromkeys(line.row for lines in data.panels.values() for line in lines))
-    looks = style.looks(names, data.palette)
     few = len(data.classes.labels) <= NAMED
-    figure = style.figure(style.WIDTH, (2.4 + 0.12 * len(names)) * len(data.panels) + 0.7 + (0.5 if few else 0))
-    grid = figure.subplots(len(data.panels), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, (name, lines) in zip(grid, data.panels.items(), strict=True):
+    if len(names) == 1:
+        looks = {name: _BETWEEN_LOOKS[name] for name in data.panels}
+        shown = {
+            f"KL distance of {names[0]} (nats)": [(BETWEEN[n], looks[n], line) for n, (line,) in data.panels.items()]
+        }
+    else:
+        by_row = style.looks(names, data.palette)
+        shown = {
+            f"KL distance (nats)\n{BETWEEN[name]}": [(line.row, by_row[line.row], line) for line in lines]
+            for name, lines in data.panels.items()
+        }
+    longest = max(len(lines) for lines in shown.values())
+    figure = style.figure(style.WIDTH, (2.4 + 0.12 * longest) * len(shown) + 0.7 + (0.5 if few else 0))
+    grid = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (label, lines) in zip(grid, shown.items(), strict=True):
         shade(axes, data.classes)
-        handles = [draw_line(axes, line, looks[line.row], band=True) for line in lines]
-        entries = [f"{line.row}: mean {line.average():.3f}" for line in lines]
+        handles = [draw_line(axes, line, look, band=True) for _, look, line in lines]
+        entries = [f"{name}: mean {line.average():.3f}" for name, _, line in lines]
         columns = style.columns(entries, style.WIDTH - 0.8)
         texts = [style.plain(entry) for entry in entries]
         axes.legend(handles, texts, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2)
         axes.set_ylim(bottom=0)
-        axes.set_ylabel(f"KL distance (nats)\n{BETWEEN[name]}")
+        axes.set_ylabel(style.plain(label))
     draw_classes(grid[-1], data.classes)
     style.legend(figure, *shade_entries(data.classes))
     return figure

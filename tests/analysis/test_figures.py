@@ -428,6 +428,16 @@ def test_class_kl(study: Study) -> None:
     assert f"NCL++: mean {data.panels['kl_experts'][0].average():.3f}" in texts and len(texts) == 5
 
 
+def test_one_row_has_both_distances_on_one_scale(study: Study) -> None:
+    """Fig. 2(a)."""
+    data = class_kl.build(study.context, request_of("class_kl", rows=["NCL++"], setting=ALL))
+    assert data is not None and list(data.panels) == ["kl_experts", "kl_copies"]
+    (axes,) = render("class_kl", data).axes
+    texts = [text.get_text().partition(":")[0] for text in axes.get_legend().get_texts()]
+    assert texts == ["between two experts", "between two copies of an image"]
+    assert axes.get_ylabel() == "KL distance of NCL++ (nats)" and axes.get_ylim()[0] == 0
+
+
 def test_one_expert_has_one_panel(study: Study) -> None:
     data = class_kl.build(study.context, request_of("class_kl", rows=["BSCE"]))
     assert data is not None and list(data.panels) == ["kl_copies"]
