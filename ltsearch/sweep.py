@@ -17,6 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from ltsearch import adaptive, checks, cluster, outstanding, overrides, placement, sources
+from ltsearch.costs import costs
 from ltsearch.lock import sweep_lock
 from ltsearch.overview import overview
 from ltsearch.patience import StorageError
@@ -45,6 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         checks.words(args)
         check_packages()
+        if args.costs:
+            print(costs(make_plan(load_spec(args)), sources.data_root(args.data_root)))
+            return 0
         target = cluster.elsewhere(args.cluster, args.address, args.local)
         args.address = args.address or (None if args.local else cluster.head_address())
         if args.plan:
@@ -79,6 +83,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("spec", type=Path, help="the study, a YAML file")
     p.add_argument("--profile", help="overrides of the study that it names itself, such as tiny")
     p.add_argument("--plan", action="store_true", help="print what would run, and stop")
+    p.add_argument(
+        "--costs", action="store_true", help="print what every row costs, counted without training, and stop"
+    )
     p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the study")
     p.add_argument("--seeds", help="a number of seeds, or a list: 0,1,2")
     p.add_argument("--cluster", type=Path, metavar="FILE", help="run there (default: cluster.yaml here, if it is up)")
