@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ltsearch import sources
 from ltsearch.plan import Plan
 from trainables.config import TrialConfig
+
+if TYPE_CHECKING:
+    from trainables.data.source import Source
 
 # name -> classes, pixels as stored (None: the study's)
 _KNOWN: Mapping[str, tuple[int, int | None]] = {
@@ -31,9 +35,10 @@ def costs(plan: Plan, root: Path) -> str:
     from trainables.cost import count
 
     lines: list[tuple[str, ...]] = [_HEAD]
+    read: dict[sources.SourceKey, Source] = {}
     for row in plan.rows:
         config = row.cells[0].config
-        classes, size = _images(config, root)
+        classes, size = _images(config, root, read)
         found = count(config.model, classes, size, config.augmentation.copies)
         test = found.train_gmacs if row.predict == "ensemble" else found.test_gmacs
         numbers = (found.parameters / 1e6, test, found.train_gmacs, found.step_gmacs)
@@ -43,15 +48,16 @@ def costs(plan: Plan, root: Path) -> str:
     return "\n".join([f"{plan.loaded.sweep}: 10⁹ multiply-adds an image", "", *texts])
 
 
-def _images(config: TrialConfig, root: Path) -> tuple[int, int]:
-    """Classes and pixels."""
+def _images(config: TrialConfig, root: Path, read: dict[sources.SourceKey, Source]) -> tuple[int, int]:
+    """Classes and pixels; what has to be ``read`` for them is read once."""
     data = config.data
     classes, size = _KNOWN.get(data.name, (None, None))
     classes = len(data.classes) if data.classes else classes
     size = data.image_size or size
-    if classes is None or size is None or data.shot_group is not None:
-        from trainables.data.longtail import split
+    if classes is not None and size is not None and data.shot_group is None:
+        return classes, size
+    from trainables.data.longtail import split
 
-        read = split(data, sources.read([config], root, print)[sources.key(data)])
-        return len(read.class_counts), data.image_size or int(read.train.images.shape[-1])
-    return classes, size
+    read |= sources.read([config], root, print, read)
+    images = split(data, read[sources.key(data)])
+    return len(images.class_counts), data.image_size or int(images.train.images.shape[-1])
