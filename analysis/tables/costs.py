@@ -67,6 +67,7 @@ HOW_TO_READ_COSTS = (
     "experts; train: K times one expert's too, as papers print it; step: what a training step really takes per image, forward "
     "and backward, K experts and T copies. Times and memory are of runs of one session on the same hardware."
 )
+_SAME = 1.01
 _UNITS = {PEAK_MEMORY: 1 / 2**20, PARAMETERS: 1e-6, f"{TRAIN}top1": 100.0}
 _UNITS |= {f"{TEST}single_{name}": 100.0 for name in _SUMMARIES}
 
@@ -110,8 +111,24 @@ def to_tables(rows: Sequence[CostRow]) -> tuple[Table, Table]:
     """Classes and calibration, and costs, as printed; columns of which nothing was logged are left out."""
     others = [f"“{row.name}”" for row in rows if not row.timed]
     notes = [f"Times of {', '.join(others)} are of another session or other hardware: not shown."] if others else []
+    notes += [
+        f"Of equal compute, {cost:.3g} · 10⁹ multiply-adds a step and image: {', '.join(f'“{name}”' for name in names)}."
+        for cost, names in equal_compute(rows)
+    ]
     classes = _table(rows, CLASSES, "classes", "Accuracy over classes, and calibration", [])
     return classes, _table(rows, COSTS, "costs", "Cost of training and of a prediction", notes)
+
+
+def equal_compute(rows: Sequence[CostRow]) -> list[tuple[float, list[str]]]:
+    """Rows whose training steps cost the same to 1 %, by what they cost; those that no other row equals are left out."""
+    found: list[tuple[float, list[str]]] = []
+    costs = [(step, row.name) for row in rows if (step := row.means["step_gmacs"]) is not None]
+    for cost, name in sorted(costs, key=lambda pair: pair[0]):
+        if found and cost <= _SAME * found[-1][0]:
+            found[-1][1].append(name)
+        else:
+            found.append((cost, [name]))
+    return [(cost, names) for cost, names in found if len(names) > 1]
 
 
 def _table(

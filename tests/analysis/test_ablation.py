@@ -302,6 +302,16 @@ def test_costs_join_rows_of_the_same_trials(table: AblationTable) -> None:
     assert rows["CE"].means["kl_experts"] is None and rows["random"].n == 2
 
 
+def test_equal_compute_is_what_was_counted() -> None:
+    steps = {"NCL++": 48.6, "CE": 12.15, "control": 48.7, "BSCE": 12.15, "NCL": 72.9, "not run": None}
+    rows = [costs.CostRow(name, 3, dict.fromkeys(costs.COLUMNS) | {"step_gmacs": step}) for name, step in steps.items()]
+    assert costs.equal_compute(rows) == [(12.15, ["CE", "BSCE"]), (48.6, ["NCL++", "control"])]
+    assert costs.to_tables(rows)[1].notes == (
+        "Of equal compute, 12.2 · 10⁹ multiply-adds a step and image: “CE”, “BSCE”.",
+        "Of equal compute, 48.6 · 10⁹ multiply-adds a step and image: “NCL++”, “control”.",
+    )
+
+
 def test_the_ensemble_costs_k_times_one_expert_at_test_time(runs: SweepRuns) -> None:
     experts = {cell: 2 if cell.startswith("ncl++") else 1 for cell in by_cell(runs.frame)}
     logged = {
