@@ -301,7 +301,7 @@ def test_teachers_settings_and_adaptive_seeds(tmp_path: Path) -> None:
     assert all(record.final["train/distillation"] > 0 for record in students)
     report = (tmp_path / "results" / "taught" / "report.md").read_text()
     assert "### IF 20" in report and "### All settings" in report and "figures/1_bars.png" in report
-    assert "needs 6 trials (2 a seed) trained before it" in report and "not reached by taught (IF 10)" in report
+    assert "needs 6 trials (2 a seed) trained before it" in report and "IF 10: 1000000 needed, 3 taken" in report
     again = sweep(tmp_path, "study.yaml")
     assert again.returncode == 0 and "all 24 cells are finished, nothing to run" in again.stdout
     assert (tmp_path / "results" / "taught" / "report.md").read_text() == report
