@@ -97,7 +97,7 @@ def test_nodes_come_and_go(cluster: Any, tmp_path: Path) -> None:
     tree = ablation()
     tree["base"]["synthetic"] = {"epoch_seconds": 1.5}  # long beside the start of an actor
     tree["resources"] = {"checkpoint_seconds": 0}
-    tree["seeds"] = 2
+    tree["seeds"] = 3  # work enough for a node that takes a minute to come up, as on a machine that is busy
     path = write(tmp_path, tree)
     process = start(tmp_path, str(path), "--address", cluster.address)
     folder = CellStore(tmp_path / "store").sweep_folder("synthetic")
@@ -122,7 +122,7 @@ def test_nodes_come_and_go(cluster: Any, tmp_path: Path) -> None:
     last = status()
     assert last is not None and last.retries >= 1 and not last.failures
     found = local(tmp_path)
-    assert len(found) == 6 and all(record.status == "finished" for record in found.values())
+    assert len(found) == 9 and all(record.status == "finished" for record in found.values())
     assert all([e.epoch for e in record.history] == list(range(1, 10)) for record in found.values())
 
 
