@@ -224,7 +224,7 @@ def test_an_export_of_another_study(written: Path, tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "name a study, --all for every sweep of the store, or --from an export"),
+        ([], "name a study, --all for every sweep of the store, --from an export, or --compare two sweeps"),
         (["--all", "--export"], "--export does not go with --all"),
         (["--from", "x.zip", "--export"], "--export does not go with --from"),
         (["--all", "--from", "x.zip"], "--from does not go with --all"),
