@@ -129,10 +129,11 @@ def _forest(data: Forest) -> Any:
         dots = [{"row": line.row, "seed": seed, "value": v} for line in panel.lines for seed, v in line.seeds.items()]
         base = alt.Chart(_rows(rows)).encode(y=y, color=colour)
         told = ["row:N", *_numbers("difference", "low", "high", "p"), "n:Q"]
-        parts = [
-            alt.Chart(_rows([{"zero": 0}])).mark_rule(color=style.GREY).encode(x="zero:Q"),
-            base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2="high:Q", tooltip=told),
-            base.mark_point(filled=True, size=70, opacity=1).encode(x="difference:Q", tooltip=told),
+        parts = [alt.Chart(_rows([{"zero": 0}])).mark_rule(color=style.GREY).encode(x="zero:Q")]
+        if any(line.difference.interval for line in panel.lines):
+            parts.append(base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q", tooltip=told))
+        parts += [
+            base.mark_point(filled=True, size=70, opacity=1).encode(x=alt.X("difference:Q", title=title), tooltip=told),
             alt.Chart(_rows(dots))
             .mark_point(size=22, yOffset=-8)
             .encode(x="value:Q", y=y, color=colour, tooltip=["row:N", "seed:Q", *_numbers("value")]),

@@ -263,7 +263,7 @@ def _deviations(
     for row in rows:
         if row.requires:
             notes.append(
-                f"“{row.name}” needs {len(row.requires)} trials ({len(row.requires) // len(row.cells)} a seed) trained before "
+                f"“{row.name}” needs {len(row.requires)} trial{'s'[: len(row.requires) > 1]} ({len(row.requires) // len(row.cells)} a seed) trained before "
                 "it (a teacher, a first stage); its cost below is without them."
             )
     if plan.seeds_rule:

@@ -47,6 +47,15 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out" / "report.html"
 
 
+@pytest.fixture(scope="module")
+def one_seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a study that claims nothing."""
+    folder = tmp_path_factory.mktemp("one_seed")
+    fill(folder, [Row("CE", method={"name": "ce"}), Row("BSCE")], [40, 20, 6], seeds=(0,))
+    report.write_report(FIGURES_SWEEP, TrackingStore(f"sqlite:///{folder / 'mlflow.db'}"), folder / "out")
+    return folder / "out" / "report.html"
+
+
 def table(rows: int = 3) -> Table:
     made = [("a", 0.5, "x"), ("b", Summary(2.0, 0.1, 2, seeds={0: 1.9, 1: 2.1}), "y"), ("c", None, "z")]
     made += [(f"row {i}", float(i * 37 % rows), str(i)) for i in range(3, rows)]
@@ -161,11 +170,13 @@ def opened(browser: Any, file: Path, width: int = 1400, **options: Any) -> tuple
 
 @browser_only
 @pytest.mark.parametrize("width", [1400, 400])
-@pytest.mark.parametrize(("study", "scheme"), [("page", "light"), ("page", "dark"), ("searched", "light")])
+@pytest.mark.parametrize(
+    ("study", "scheme"), [("page", "light"), ("page", "dark"), ("searched", "light"), ("one_seed", "light")]
+)
 def test_it_loads_and_fits(
-    browser: Any, page: Path, searched: Path, width: int, study: str, scheme: str, tmp_path: Path
+    browser: Any, request: pytest.FixtureRequest, width: int, study: str, scheme: str, tmp_path: Path
 ) -> None:
-    tab, wrong = opened(browser, page if study == "page" else searched, width, color_scheme=scheme)
+    tab, wrong = opened(browser, request.getfixturevalue(study), width, color_scheme=scheme)
     drawings = tab.locator(".chart")
     for i in range(drawings.count()):
         drawings.nth(i).locator("svg").first.wait_for(timeout=20_000)
