@@ -262,9 +262,11 @@ def _deviations(
             notes.append(f"“{row.name}” is also {same}: the same configuration, shown once.")
     for row in rows:
         if row.requires:
+            count = len(row.requires)
+            trials = "1 trial" if count == 1 else f"{count} trials"
             notes.append(
-                f"“{row.name}” needs {len(row.requires)} trial{'s'[: len(row.requires) > 1]} ({len(row.requires) // len(row.cells)} a seed) trained before "
-                "it (a teacher, a first stage); its cost below is without them."
+                f"“{row.name}” needs {trials} ({count // len(row.cells)} a seed) trained before it (a teacher, a first stage); "
+                "its cost below is without them."
             )
     if plan.seeds_rule:
         notes.append(f"Seeds: {plan.seeds_rule}.")

@@ -90,7 +90,7 @@ def build(tables: Sequence[AblationTable]) -> tuple[CostRow, ...]:
             runs = table.selection.runs[row.name]
             if runs:
                 key = tuple(str(run["cell"]) for run in runs.values())
-                name = f"{row.name} ({table.subset})" if table.subset else row.name
+                name = f"{row.name} ({table.subset})" if table.subset and len(tables) > 1 else row.name
                 named.setdefault(key, ([], runs))[0].append(name)
     sessions = Counter(str(run["timed"]) for _, runs in named.values() for run in runs.values())
     session = sessions.most_common(1)[0][0] if sessions else ""
