@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from analysis import markdown
 from analysis.read import labels
-from analysis.read.runs import PARAM, SweepRuns
+from analysis.read.runs import PARAM, SweepRuns, flat
 from analysis.read.selection import Run, by_cell, value, why_missing
 from analysis.statistics.contrasts import Group, simultaneous
 from analysis.statistics.seeds import Difference, summarize
@@ -114,14 +113,7 @@ def _settings(row: PlannedRow | None, run: Run | None) -> dict[str, Hashable]:
         }
         found |= {f"recipe {name}": version for name, version in run["recipes"].items()}
         return found | {"data fingerprint": str(run["fingerprint"])[:12]}
-    return {key: str(text) for key, text in _flat(row.config if row is not None else {}).items()}
-
-
-def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, inside in tree.items():
-        found |= _flat(inside, f"{before}{key}.") if isinstance(inside, Mapping) else {f"{before}{key}": inside}
-    return found
+    return {key: str(text) for key, text in flat(row.config if row is not None else {})}
 
 
 def _said(found: Hashable) -> str:

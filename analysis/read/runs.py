@@ -90,15 +90,16 @@ def row_of(record: CellRecord, run_id: str = "", page: str = "") -> dict[str, An
         "epochs_planned": epochs,
         "started": record.started or math.nan,
         "ended": record.ended if record.ended is not None else math.nan,
-        **{f"{PARAM}{key}": str(value) for key, value in _flat(record.config)},
+        **{f"{PARAM}{key}": str(value) for key, value in flat(record.config)},
         **metrics,
     }
 
 
-def _flat(config: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+def flat(config: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a configuration."""
     for key, value in config.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{before}{key}.")
+            yield from flat(value, f"{before}{key}.")
         else:
             yield f"{before}{key}", value
 
