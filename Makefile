@@ -32,7 +32,7 @@ types: $(STAMP)
 check: lint types test
 
 schema: $(STAMP)
-	$(BIN)/python -m ltsearch.schema
+	$(BIN)/python -m tools.schema
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.run

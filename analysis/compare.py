@@ -16,7 +16,7 @@ from analysis.read.selection import Run, by_cell, value, why_missing
 from analysis.statistics.contrasts import Group, simultaneous
 from analysis.statistics.seeds import Difference, summarize
 from analysis.tables.record import Column, Table, to_markdown
-from ltsearch.records import PlannedRow, headline
+from ltsearch.store.records import PlannedRow, headline
 
 _SHOWN = 6  # changed keys that a table names
 _EQUAL = 1e-9

@@ -11,7 +11,7 @@ from analysis.read.state import State
 from analysis.read.study_files import Study
 from analysis.tables.ablation import AblationTable
 from analysis.tables.search import SearchSummary
-from ltsearch.records import PlanRecord
+from ltsearch.store.records import PlanRecord
 
 INDEX = "index.md"
 

@@ -42,8 +42,8 @@ from analysis.tables import (
 )
 from analysis.tables.context import Context
 from analysis.tables.search import SearchSummary
-from ltsearch.records import FigureKind, FigureRequest, PlanRecord, is_name, is_sweep
-from ltsearch.store import STORAGE_VARIABLE, storage_root
+from ltsearch.store.cells import STORAGE_VARIABLE, storage_root
+from ltsearch.store.records import FigureKind, FigureRequest, PlanRecord, is_name, is_sweep
 from trainables.errors import UserError
 from trainables.files import write_text
 

@@ -12,7 +12,7 @@ from analysis.statistics.contrasts import Group, seeds_needed
 from analysis.statistics.factorial import coefficients, interaction, main_effect, shapley, subsets
 from analysis.tables import ablation, factorial
 from benchmarks.measure import Row, Spread
-from ltsearch.records import PlannedCell, PlannedRow, headline
+from ltsearch.store.records import PlannedCell, PlannedRow, headline
 
 TITLE = "Coverage of the tables' intervals"
 TOLERANCE = 0.01

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import Row, Spread
-from ltsearch.cells import cell_id, recipes
-from ltsearch.plan import Plan, make_plan
-from ltsearch.records import (
+from ltsearch.plan.layout import Plan, make_plan
+from ltsearch.store.cells import CellStore
+from ltsearch.store.ids import cell_id, recipes
+from ltsearch.store.records import (
     GROUPS,
     PLAN_ARTIFACT,
     SEARCH_ARTIFACT,
@@ -24,9 +25,8 @@ from ltsearch.records import (
     SearchTrial,
     Status,
 )
-from ltsearch.spec import load
-from ltsearch.store import CellStore
-from ltsearch.tracking import Tracker
+from ltsearch.study.spec import load
+from ltsearch.tracking.writer import Tracker
 from trainables.files import write_text
 
 TITLE = "Report"

@@ -29,10 +29,10 @@ import yaml
 from analysis.markdown import table
 from benchmarks.soak_studies import STUDIES
 from benchmarks.sweeps import ROOT
-from ltsearch.provenance import collect
-from ltsearch.records import SETTLED, CellRecord, Status
-from ltsearch.status import SweepStatus, read
-from ltsearch.store import CellStore
+from ltsearch.show.status import SweepStatus, read
+from ltsearch.store.cells import CellStore
+from ltsearch.store.provenance import collect
+from ltsearch.store.records import SETTLED, CellRecord, Status
 
 SECONDS_TO_RECOVER = 600.0
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from ltsearch.records import CellRecord
+from ltsearch.store.records import CellRecord
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -16,23 +16,27 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from ltsearch import adaptive, checks, cluster, outstanding, overrides, placement, sources
-from ltsearch.costs import costs
-from ltsearch.lock import sweep_lock
-from ltsearch.overview import overview
-from ltsearch.patience import StorageError
-from ltsearch.permissions import DENIED, denied
-from ltsearch.plan import Plan, make_plan
-from ltsearch.provenance import collect
-from ltsearch.records import PLAN_ARTIFACT, SEARCH_ARTIFACT, PlanRecord, Status
-from ltsearch.spec import Loaded, Resources, load
-from ltsearch.store import STORAGE_VARIABLE, CellStore, storage_root
+from ltsearch import preflight
+from ltsearch.cluster import ray_cluster
+from ltsearch.plan import adaptive, placement, sources
+from ltsearch.plan.costs import costs
+from ltsearch.plan.layout import Plan, make_plan
+from ltsearch.run import outstanding
+from ltsearch.show.overview import overview
+from ltsearch.store.cells import STORAGE_VARIABLE, CellStore, storage_root
+from ltsearch.store.locks import sweep_lock
+from ltsearch.store.permissions import DENIED, denied
+from ltsearch.store.provenance import ROOT, collect
+from ltsearch.store.records import PLAN_ARTIFACT, SEARCH_ARTIFACT, PlanRecord, Status
+from ltsearch.store.retries import StorageError
+from ltsearch.study import overrides
+from ltsearch.study.spec import Loaded, Resources, load
 from trainables.errors import UserError
 from trainables.files import write_text
 
 if TYPE_CHECKING:
-    from ltsearch.nodes import Capacity
-    from ltsearch.tracking import Tracker
+    from ltsearch.run.nodes import Capacity
+    from ltsearch.tracking.writer import Tracker
     from trainables.data.source import Source
 
 
@@ -44,17 +48,17 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _as_interrupt)
     try:
-        checks.words(args)
+        preflight.words(args)
         check_packages()
         if args.costs:
             print(costs(make_plan(load_spec(args)), sources.data_root(args.data_root)))
             return 0
-        target = cluster.elsewhere(args.cluster, args.address, args.local)
-        args.address = args.address or (None if args.local else cluster.head_address())
+        target = ray_cluster.elsewhere(args.cluster, args.address, args.local)
+        args.address = args.address or (None if args.local else ray_cluster.head_address())
         if args.plan:
             return show_plan(args, target)
         if target is not None:
-            from ltsearch import remote
+            from ltsearch.cluster import remote
 
             return remote.run(target, args, parser().parse_args([str(args.spec)]), load_spec(args))
         return sweep(args)
@@ -102,18 +106,18 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def show_plan(args: argparse.Namespace, target: cluster.Cluster | None) -> int:
+def show_plan(args: argparse.Namespace, target: ray_cluster.Cluster | None) -> int:
     """``--plan``; ``target`` is the cluster that the sweep would be sent to. A cluster is asked what it has, not joined."""
     plan = make_plan(load_spec(args))
     store = CellStore(storage_root(args.storage))
     root = sources.data_root(args.data_root)
-    checks.places(plan, store, root, args.tracking_uri)
+    preflight.places(plan, store, root, args.tracking_uri)
     where = "this machine"
     nodes: Sequence[placement.Node] | None = placement.this_machine()
     if target is not None:
         where, nodes = f"cluster {target.name}", None
     elif args.address:
-        where, nodes = "the cluster", cluster.look(args.address)[1]
+        where, nodes = "the cluster", ray_cluster.look(args.address)[1]
     print(overview(plan, store, sources.stale_check(store, root), nodes, where))
     for bad in store.bad.values():
         print(f"{bad}; it does not count: the cell is trained again, and the file is kept beside it")
@@ -129,28 +133,28 @@ def sweep(args: argparse.Namespace) -> int:
     store = CellStore(storage_root(args.storage))
     root = sources.data_root(args.data_root)
 
-    from ltsearch import tracking, tracking_store
+    from ltsearch.tracking import server, writer
 
     # Everything that can be wrong with the input is found here, before anything is written.
-    uri = checks.places(plan, store, root, args.tracking_uri)
+    uri = preflight.places(plan, store, root, args.tracking_uri)
     if not args.address:
         placement.check(spec.resources, placement.this_machine())
-    checks.access(plan, store, uri)
-    args.address, where = cluster.join(args.address) if args.address else (None, cluster.here())
+    preflight.access(plan, store, uri)
+    args.address, where = ray_cluster.join(args.address) if args.address else (None, ray_cluster.here())
     print(where, flush=True)
     before = None if args.fresh else outstanding.existing_study(plan, store, root)
     data = sources.read_unread(outstanding.settled_configs(plan, before, store), store, root, say=print)
     unwanted = outstanding.unwanted(args.fresh, args.retry, sources.stale_check(store, root, data))
     work = outstanding.outstanding(plan, before, store, unwanted)
     placement.check_workers(spec.resources, work)
-    checks.access_to_cells(store, work)
+    preflight.access_to_cells(store, work)
     data = sources.read(work, root, print, data, outstanding.called(plan))
     outstanding.check_metrics(plan, data)
     if not args.address:
-        checks.warn_of_emulation(work, spec.resources)
+        preflight.warn_of_emulation(work, spec.resources)
     with sweep_lock(store.sweep_folder(plan.loaded.sweep)), ExitStack() as session:
         capacity = join(args, spec.resources, store, session) if work else None
-        tracker = tracking.Tracker(uri, tracking_store.experiment_name(spec), plan.loaded.sweep, store, warn=print)
+        tracker = writer.Tracker(uri, server.experiment_name(spec), plan.loaded.sweep, store, warn=print)
         if args.fresh:
             forget(plan, store, root)
         sources.remember(store, data, root)
@@ -159,8 +163,8 @@ def sweep(args: argparse.Namespace) -> int:
 
 def join(args: argparse.Namespace, resources: Resources, store: CellStore, session: ExitStack) -> Capacity:
     """Start Ray here or join the cluster, until ``session`` is closed; raises ``UserError`` if the sweep cannot run there."""
-    from ltsearch import nodes
-    from ltsearch.runner import ray_session
+    from ltsearch.run import nodes
+    from ltsearch.run.runner import ray_session
 
     session.enter_context(ray_session(args.address, logs=args.ray_logs))
     if args.address:
@@ -178,13 +182,14 @@ def run_sweep(
     session: ExitStack,
 ) -> int:
     """The sweep itself, with the lock held; ``capacity`` is None if nothing is left to run. Closes the ``session``."""
-    from ltsearch import nodes, tracking_extras
-    from ltsearch.progress import Progress
-    from ltsearch.queue import Queue
-    from ltsearch.runner import run
-    from ltsearch.search import SearchStudy
-    from ltsearch.status import StatusFile
-    from ltsearch.tracking_store import shown
+    from ltsearch.run import nodes
+    from ltsearch.run.queue import Queue
+    from ltsearch.run.runner import run
+    from ltsearch.search.optuna_study import SearchStudy
+    from ltsearch.show.progress import Progress
+    from ltsearch.show.status import StatusFile
+    from ltsearch.tracking import extras
+    from ltsearch.tracking.server import shown
 
     spec, folder = plan.loaded.spec, store.sweep_folder(plan.loaded.sweep)
     root = sources.data_root(args.data_root)
@@ -253,7 +258,7 @@ def run_sweep(
         print(line, file=sys.stderr)
     try:
         folder = report(plan, args.storage, uri)
-        tracking_extras.attach(uri, tracker.parent, folder, tracking_extras.headlines(shown_plan, store.read))
+        extras.attach(uri, tracker.parent, folder, extras.headlines(shown_plan, store.read))
     except UserError as error:
         if not failures:
             raise
@@ -327,13 +332,13 @@ def forget(plan: Plan, store: CellStore, root: Path) -> None:
     try:
         study = outstanding.existing_study(plan, store, root)
     except UserError:  # a journal that is damaged: the trials that it still tells of
-        from ltsearch import journal, search
+        from ltsearch.search import journal, optuna_study
 
-        tried = journal.attributes(folder, search.CELL)
+        tried = journal.attributes(folder, optuna_study.CELL)
     for cell_id in [*outstanding.all_cells(plan, study), *tried]:
         store.clear(cell_id)
     if plan.search_base is not None:
-        from ltsearch import journal
+        from ltsearch.search import journal
 
         journal.forget(folder)
         (folder / SEARCH_ARTIFACT).unlink(missing_ok=True)
@@ -357,13 +362,12 @@ def report(plan: Plan, storage: str | None, uri: str) -> Path:
 
 def check_packages() -> None:
     """The three packages have common names: raises ``UserError`` if one comes from somewhere else."""
-    home = Path(__file__).resolve().parent.parent
     for name in ("trainables", "analysis"):
         found = find_spec(name)
         where = Path(found.origin).resolve().parent.parent if found and found.origin else None
-        if where != home:
+        if where != ROOT:
             raise UserError(
-                f"package {name!r} comes from {where or 'nowhere'}, but ltsearch from {home}; run from {home} and remove the "
+                f"package {name!r} comes from {where or 'nowhere'}, but ltsearch from {ROOT}; run from {ROOT} and remove the "
                 "other from PYTHONPATH, or uninstall it"
             )
 

@@ -25,13 +25,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ltsearch import journal, outstanding, status
-from ltsearch.plan import Plan, make_plan
-from ltsearch.queue import Queue
-from ltsearch.records import CellRecord, Epoch, Status
-from ltsearch.search import SearchStudy
-from ltsearch.spec import load
-from ltsearch.store import CellStore
+from ltsearch.plan.layout import Plan, make_plan
+from ltsearch.run import outstanding
+from ltsearch.run.queue import Queue
+from ltsearch.search import journal
+from ltsearch.search.optuna_study import SearchStudy
+from ltsearch.show import status
+from ltsearch.store.cells import CellStore
+from ltsearch.store.records import CellRecord, Epoch, Status
+from ltsearch.study.spec import load
 from ltsearch.sweep import forget, main
 from tests.ltsearch.helpers import study, write
 from trainables.config import DataConfig, TrialConfig
@@ -377,7 +379,7 @@ def test_stores(data: st.DataObject, used: Path) -> None:
 
         plan, store = the_plan(folder)
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
-            patch.setattr("ltsearch.sources.content", lambda *_: "content")
+            patch.setattr("ltsearch.plan.sources.content", lambda *_: "content")
             try:
                 search = outstanding.existing_study(plan, store, folder)
                 outstanding.outstanding(plan, search, store, lambda record: False)

@@ -84,7 +84,7 @@ def run(tree: Path, folder: Path, *words: str) -> str:
 
 
 def test_schema_and_reference_have_it(tree: Path, tmp_path: Path) -> None:
-    run(tree, tmp_path, "-m", "ltsearch.schema")
+    run(tree, tmp_path, "-m", "tools.schema")
     schema = json.loads((tree / "docs" / "sweep.schema.json").read_text())
     assert schema["$defs"]["ToyOptions"]["properties"]["temperature"]["exclusiveMinimum"] == 0
     reference = (tree / "docs" / "studies.md").read_text()

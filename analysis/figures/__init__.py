@@ -24,7 +24,7 @@ from analysis.figures import (
     virtual_examples,
 )
 from analysis.figures.common import Csv, Kind
-from ltsearch.records import FigureKind
+from ltsearch.store.records import FigureKind
 
 __all__ = ["FIGURES", "Csv", "Kind"]
 

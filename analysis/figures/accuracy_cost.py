@@ -14,7 +14,7 @@ from analysis.figures.common import ACCURACY, PREDICT, Csv, accuracy_of, listed,
 from analysis.read.selection import value
 from analysis.statistics.seeds import Summary, summarize
 from analysis.tables.context import Context
-from ltsearch.records import STEP_GMACS, FigureRequest
+from ltsearch.store.records import STEP_GMACS, FigureRequest
 
 CAPTION = (
     "Accuracy against the multiply-adds of a training step; whiskers: standard deviation over seeds, line: Pareto front"

@@ -33,7 +33,7 @@ from analysis.figures.common import (
 from analysis.markdown import mean_std
 from analysis.statistics.seeds import Summary
 from analysis.tables.context import Context
-from ltsearch.records import FigureRequest
+from ltsearch.store.records import FigureRequest
 
 CAPTION = "Accuracy by row"
 _COLUMNS = 3  # panels side by side

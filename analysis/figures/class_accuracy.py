@@ -24,7 +24,7 @@ from analysis.figures.classes import (
 )
 from analysis.figures.common import PREDICT, Csv, listed, of_one_setting, omitted, palette, predictions, seeds, titles
 from analysis.tables.context import Context
-from ltsearch.records import TEST, FigureRequest
+from ltsearch.store.records import TEST, FigureRequest
 
 CAPTION = "Accuracy of every class, sorted by the number of training images"
 

@@ -26,7 +26,7 @@ from analysis.figures.classes import (
 )
 from analysis.figures.common import Csv, listed, of_one_setting, omitted, palette, seeds, titles
 from analysis.tables.context import Context
-from ltsearch.records import KL_COPIES, KL_EXPERTS, FigureRequest
+from ltsearch.store.records import KL_COPIES, KL_EXPERTS, FigureRequest
 
 CAPTION = "KL distance between experts and between augmented copies, by class"
 BETWEEN = {KL_EXPERTS: "between two experts", KL_COPIES: "between two copies of an image"}

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from analysis.figures import style
-from ltsearch.records import GROUPS
+from ltsearch.store.records import GROUPS
 
 NAMED = 20  # up to so many classes, the axis has their names
 _SHADES = {"many": "#FFFFFF", "medium": "#F1F1F1", "few": "#E1E1E1"}

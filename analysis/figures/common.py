@@ -14,7 +14,7 @@ from analysis.read.selection import value
 from analysis.statistics.seeds import Summary, summarize
 from analysis.tables.ablation import percent
 from analysis.tables.context import Context
-from ltsearch.records import TEST, FigureRequest, PlannedRow, headline
+from ltsearch.store.records import TEST, FigureRequest, PlannedRow, headline
 
 Data = TypeVar("Data")
 Csv = tuple[list[str], list[list[object]]]  # header, rows

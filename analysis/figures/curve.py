@@ -32,7 +32,7 @@ from analysis.figures.common import (
 from analysis.read import labels
 from analysis.statistics.seeds import Summary
 from analysis.tables.context import Context
-from ltsearch.records import FigureRequest, PlannedRow
+from ltsearch.store.records import FigureRequest, PlannedRow
 
 CAPTION = "Accuracy over a key of the configuration"
 _APART = 0.055  # of the axis: nearer ticks would touch

@@ -14,7 +14,7 @@ from analysis.markdown import difference
 from analysis.statistics.seeds import Difference
 from analysis.tables.ablation import percent
 from analysis.tables.context import Context
-from ltsearch.records import FigureRequest, headline
+from ltsearch.store.records import FigureRequest, headline
 
 CAPTION = "Differences to the reference, with 95 % intervals that hold for all at once and a dot for every seed"
 _COLUMNS = 2  # panels side by side

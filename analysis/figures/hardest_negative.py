@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from analysis.figures import style
 from analysis.figures.common import Csv, listed, of_one_setting, palette, seeds, titles
 from analysis.tables.context import Context
-from ltsearch.records import FigureRequest
+from ltsearch.store.records import FigureRequest
 
 CAPTION = "Probability of the hardest negative class"
 BINS = 20

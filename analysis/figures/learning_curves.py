@@ -14,7 +14,7 @@ from analysis.figures.common import Csv, listed, of_one_setting, palette, seeds,
 from analysis.read import labels
 from analysis.statistics.seeds import Summary, summarize
 from analysis.tables.context import Context
-from ltsearch.records import CLASS_MEAN, TEST, TRAIN, VAL, CellRecord, FigureRequest
+from ltsearch.store.records import CLASS_MEAN, TEST, TRAIN, VAL, CellRecord, FigureRequest
 
 CAPTION = "Learning curves: mean over seeds, the band from the lowest to the highest of them"
 METRICS = (f"{TRAIN}loss", f"{TRAIN}top1", f"{VAL}single_{CLASS_MEAN}", f"{TEST}single_{CLASS_MEAN}")

@@ -14,7 +14,7 @@ from analysis.figures import style
 from analysis.figures.common import Csv, listed, of_one_setting, palette, seeds, titles
 from analysis.statistics.seeds import Summary, summarize
 from analysis.tables.context import Context
-from ltsearch.records import TRAIN, CellRecord, FigureRequest
+from ltsearch.store.records import TRAIN, CellRecord, FigureRequest
 
 CAPTION = "Loss weights over epochs"
 WEIGHTS = {"lambda_intra": "λ1 (IntraCL)", "lambda_inter": "λ2 (InterCL)"}

@@ -19,7 +19,7 @@ from analysis.figures.classes import CLASS_COLUMNS, Classes, shortened, slant, s
 from analysis.figures.common import Csv, of_one_setting, titles
 from analysis.read.finals import Disagreement
 from analysis.tables.context import Context
-from ltsearch.records import FigureRequest
+from ltsearch.store.records import FigureRequest
 
 CAPTION = "Predictions of two experts for one test image"
 SHOWN = 12  # so many classes are all shown

@@ -16,7 +16,7 @@ from analysis.figures.common import ACCURACY, PREDICT, Csv, listed, of_one_setti
 from analysis.statistics.seeds import Summary, summarize
 from analysis.tables.context import Context
 from analysis.tables.record import Column, Table
-from ltsearch.records import SHIFTED_FORMS, SHIFTED_TESTS, FigureRequest
+from ltsearch.store.records import SHIFTED_FORMS, SHIFTED_TESTS, FigureRequest
 
 CAPTION = "Accuracy under shifted test distributions"
 _LINES: tuple[Any, ...] = ("-", (0, (4, 1.5)))

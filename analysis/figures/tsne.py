@@ -18,7 +18,7 @@ from analysis.figures import style
 from analysis.figures.classes import Classes, shortened, sort_classes
 from analysis.figures.common import Csv, listed, of_one_setting, omitted, titles
 from analysis.tables.context import Context
-from ltsearch.records import FigureRequest
+from ltsearch.store.records import FigureRequest
 
 CAPTION = "Features of test images, by t-SNE"
 CLASSES = 10  # at most: more colours are not told apart

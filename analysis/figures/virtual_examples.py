@@ -13,7 +13,7 @@ from analysis.figures.common import SPLITS, Csv, listed, of_one_setting, palette
 from analysis.read.selection import value
 from analysis.statistics.seeds import Summary, summarize
 from analysis.tables.context import Context
-from ltsearch.records import GROUPS, TRAIN, FigureRequest
+from ltsearch.store.records import GROUPS, TRAIN, FigureRequest
 
 CAPTION = "Average number of virtual examples a class, by shot group"
 INPUT = "INPUT"

@@ -20,7 +20,7 @@ from analysis.figures.forest import Forest
 from analysis.figures.learning_curves import Curves
 from analysis.read import labels
 from analysis.tables.search import SearchSummary
-from ltsearch.records import FigureKind
+from ltsearch.store.records import FigureKind
 
 Chart = dict[str, Any]
 _INK = "currentColor"

@@ -10,7 +10,7 @@ from typing import Any
 
 from analysis.published import recipes as published_recipes
 from analysis.read.labels import printed
-from ltsearch.records import Published, PublishedTable
+from ltsearch.store.records import Published, PublishedTable
 from trainables.errors import UserError
 
 FOLDER = Path(__file__).parent

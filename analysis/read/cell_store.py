@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 from analysis.read.finals import Finals
 from analysis.read.mlflow_store import TrackingStore
 from analysis.read.runs import Source, SweepRuns, cells_of, check_finished, frame, row_of
-from ltsearch.records import (
+from ltsearch.store.cells import CellStore
+from ltsearch.store.records import (
     FINAL_ARTIFACT,
     PLAN_ARTIFACT,
     SEARCH_ARTIFACT,
@@ -20,7 +21,6 @@ from ltsearch.records import (
     SearchRecord,
     Status,
 )
-from ltsearch.store import CellStore
 from trainables.errors import UserError
 from trainables.files import Location, shown
 

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from analysis.read.finals import Finals
 from analysis.read.runs import Source, SweepRuns, cells_of, check_finished, frame, row_of
-from ltsearch.records import (
+from ltsearch.store.records import (
     FINAL_ARTIFACT,
     PLAN_ARTIFACT,
     RECORD_ARTIFACT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from ltsearch.records import CLASS_SUMMARIES, GROUPS, STEP_GMACS, TEST, TRAIN, VAL
+from ltsearch.store.records import CLASS_SUMMARIES, GROUPS, STEP_GMACS, TEST, TRAIN, VAL
 
 _SPLITS = {VAL: "validation", TEST: "test", TRAIN: "training"}
 _COSTS = {STEP_GMACS: "training step (10⁹ multiply-adds per image)", "seconds": "seconds an epoch"}

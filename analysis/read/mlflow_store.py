@@ -19,8 +19,8 @@ from pydantic import ValidationError
 
 from analysis.read.finals import Finals
 from analysis.read.runs import PARAM, SweepRuns, cells_of, check_finished, frame
-from ltsearch import records
-from ltsearch.records import CellRecord, PlanRecord, SearchRecord, Status
+from ltsearch.store import records
+from ltsearch.store.records import CellRecord, PlanRecord, SearchRecord, Status
 from trainables.errors import UserError
 
 _PAGE = 500  # runs a page: bounds what MLflow holds at once

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from analysis import markdown
 from analysis.read.selection import Run
-from ltsearch.records import CellRecord, PlanRecord, SearchRecord, Status
+from ltsearch.store.records import CellRecord, PlanRecord, SearchRecord, Status
 
 DATA = "params.data."  # columns of the frame
 SAMPLES = 8  # records that are looked into: each is a download

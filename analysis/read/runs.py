@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from analysis.read.finals import Finals
-from ltsearch.records import CellRecord, PlanRecord, SearchRecord, Status
+from ltsearch.store.records import CellRecord, PlanRecord, SearchRecord, Status
 from trainables.errors import UserError
 
 PARAM = "params."  # what the frame's columns of parameters start with

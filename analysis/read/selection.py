@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from ltsearch.records import PlannedRow, Status, headline
+from ltsearch.store.records import PlannedRow, Status, headline
 
 Run = Mapping[str, Any]  # a row of the frame
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from analysis import markdown
 from analysis.read.selection import Run, value, why_missing
-from ltsearch.records import PlanRecord, SearchRecord, Status, headline
+from ltsearch.store.records import PlanRecord, SearchRecord, Status, headline
 
 
 @dataclass(frozen=True)

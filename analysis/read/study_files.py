@@ -1,6 +1,6 @@
 """Study files, as far as a report looks at them: the name, the question, where MLflow and the reports are, the profiles.
 
-``ltsearch.spec`` reads and checks all of a study; nothing is checked here that a sweep would have refused.
+``ltsearch.study.spec`` reads and checks all of a study; nothing is checked here that a sweep would have refused.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from analysis.read.selection import Absent, Run, Selection, select, value
 from analysis.statistics.contrasts import Family, Group, simultaneous, to_reference
 from analysis.statistics.seeds import ALPHA, Difference, Summary, paired, summarize
 from analysis.tables.record import HOW_TO_READ_DIFFERENCES
-from ltsearch.records import BEST_ON_TEST, GROUPS, TEST, PlannedRow, PlanRecord, headline
+from ltsearch.store.records import BEST_ON_TEST, GROUPS, TEST, PlannedRow, PlanRecord, headline
 
 BEST_EPOCH = "best epoch on test"  # a column's heading
 HOW_TO_READ = (

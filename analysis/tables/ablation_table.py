@@ -10,7 +10,7 @@ from analysis.read.selection import value
 from analysis.statistics.seeds import Summary
 from analysis.tables.ablation import BEST_EPOCH, AblationRow, AblationTable, trained_on
 from analysis.tables.record import Column, Content, Table
-from ltsearch.records import CLASS_SUMMARIES, ENSEMBLE_TOP1, GROUPS, SINGLE_TOP1, TEST, headline
+from ltsearch.store.records import CLASS_SUMMARIES, ENSEMBLE_TOP1, GROUPS, SINGLE_TOP1, TEST, headline
 
 
 def build(table: AblationTable, name: str) -> Table:

@@ -15,7 +15,7 @@ from analysis.read.selection import Run, value
 from analysis.statistics.seeds import Summary, summarize
 from analysis.tables.ablation import AblationTable
 from analysis.tables.record import Column, Content, Gain, Table
-from ltsearch.records import TEST, TEST_GMACS, TRAIN, TRAIN_GMACS, PlannedRow, PlanRecord, PublishedTable
+from ltsearch.store.records import TEST, TEST_GMACS, TRAIN, TRAIN_GMACS, PlannedRow, PlanRecord, PublishedTable
 
 HOW_TO_READ = (
     "Published rows as printed, each with the recipe of its authors, which mostly is not printed. Our rows stand in a column "

@@ -9,7 +9,7 @@ from analysis.read.finals import Finals
 from analysis.read.runs import Source
 from analysis.read.selection import Run
 from analysis.tables.ablation import AblationTable
-from ltsearch.records import CellRecord, PlannedRow, PlanRecord
+from ltsearch.store.records import CellRecord, PlannedRow, PlanRecord
 
 
 @dataclass(frozen=True)

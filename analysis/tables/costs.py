@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from analysis.read.selection import Run, value
 from analysis.tables.ablation import AblationTable
 from analysis.tables.record import Column, Table
-from ltsearch.records import (
+from ltsearch.store.records import (
     AVERAGE_RIGHT,
     ENSEMBLE_ECE,
     EXPERT_RIGHT,

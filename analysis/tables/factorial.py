@@ -11,7 +11,7 @@ from analysis.statistics.factorial import Y, coefficients, interaction, main_eff
 from analysis.statistics.seeds import Difference
 from analysis.tables.ablation import AblationTable, percent
 from analysis.tables.record import Column, Table
-from ltsearch.records import PlanRecord, headline
+from ltsearch.store.records import PlanRecord, headline
 
 HOW_TO_READ = (
     "Percentage points, contrasts of the means of all combinations, with the error pooled over them. Main effects, "

@@ -16,7 +16,7 @@ from analysis.statistics.images import mcnemar
 from analysis.statistics.seeds import holm
 from analysis.tables.context import Context
 from analysis.tables.record import Column, Content, Table
-from ltsearch.records import PairedTest, PlannedRow
+from ltsearch.store.records import PairedTest, PlannedRow
 
 HOW_TO_READ = (
     "McNemar's exact test (two-sided) on the test images that one row's run gets right and the other's of the same seed does "

@@ -14,7 +14,7 @@ from analysis.read import labels
 from analysis.read.selection import Absent, Run, select, value
 from analysis.statistics.seeds import Summary, summarize
 from analysis.tables.record import Column, Table, to_latex, to_markdown
-from ltsearch.records import PlannedRow, SearchRecord, SearchTrial, headline
+from ltsearch.store.records import PlannedRow, SearchRecord, SearchTrial, headline
 
 SHOWN = 10  # trials in the table; the CSV has all
 

@@ -16,7 +16,7 @@ from analysis.read.selection import Run
 from analysis.statistics.contrasts import Group, simultaneous
 from analysis.statistics.seeds import ALPHA, MIN_SEEDS, Difference, paired
 from analysis.tables.ablation import AblationTable, percent
-from ltsearch.records import TEST, Claim, PlannedRow, PlanRecord, headline
+from ltsearch.store.records import TEST, Claim, PlannedRow, PlanRecord, headline
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told at this size"
 _PLURAL = {HOLDS: "hold", FAILS: "do not hold"}

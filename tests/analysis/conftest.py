@@ -16,8 +16,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
-from ltsearch import records
-from ltsearch.records import (
+from ltsearch.store import records
+from ltsearch.store.records import (
     CellRecord,
     ConfirmedTrial,
     Epoch,

@@ -22,10 +22,10 @@ from analysis.read.mlflow_store import TrackingStore
 from analysis.read.selection import by_cell
 from analysis.tables import ablation
 from analysis.tables.context import Context
-from ltsearch import records
-from ltsearch.cells import cell_id
-from ltsearch.records import CellRecord, Epoch, PlannedCell, PlannedRow, PlanRecord, Status
-from ltsearch.store import CellStore
+from ltsearch.store import records
+from ltsearch.store.cells import CellStore
+from ltsearch.store.ids import cell_id
+from ltsearch.store.records import CellRecord, Epoch, PlannedCell, PlannedRow, PlanRecord, Status
 from trainables.config import TrialConfig
 from trainables.files import write_text
 

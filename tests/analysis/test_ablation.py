@@ -19,7 +19,7 @@ from analysis.statistics.seeds import Summary
 from analysis.tables import ablation, ablation_table, costs
 from analysis.tables.ablation import AblationRow, AblationTable, build, percent
 from analysis.tables.record import Column, to_csv, to_latex, to_markdown
-from ltsearch.records import PlannedCell, headline
+from ltsearch.store.records import PlannedCell, headline
 from tests.analysis.conftest import ACCURACY, SWEEP, Store, planned
 from trainables.errors import UserError
 

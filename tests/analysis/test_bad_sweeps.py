@@ -9,7 +9,7 @@ import pytest
 
 from analysis import report
 from analysis.read import study_files
-from ltsearch.records import PlanRecord
+from ltsearch.store.records import PlanRecord
 from tests.analysis.conftest import SWEEP, Filler, Store, plan
 
 

@@ -12,7 +12,7 @@ import pytest
 from analysis import compare, report
 from analysis.read.mlflow_store import TrackingStore
 from analysis.read.runs import SweepRuns
-from ltsearch.records import PlannedCell, PlannedRow, PlanRecord, headline
+from ltsearch.store.records import PlannedCell, PlannedRow, PlanRecord, headline
 from tests.analysis.conftest import SWEEP, Store
 
 

@@ -14,7 +14,7 @@ from analysis.read.selection import by_cell
 from analysis.statistics.seeds import Summary
 from analysis.tables import ablation, comparison
 from analysis.tables.record import Gain, Table, to_latex, to_markdown
-from ltsearch.records import PublishedTable
+from ltsearch.store.records import PublishedTable
 from tests.analysis.conftest import SWEEP, Store, planned
 from trainables.errors import UserError
 

@@ -16,7 +16,7 @@ from analysis import report
 from analysis.read.cell_store import StoredRuns
 from analysis.read.export import EXPORT, Export
 from analysis.read.mlflow_store import TrackingStore
-from ltsearch.records import CellRecord, FigureRequest, PairedTest
+from ltsearch.store.records import CellRecord, FigureRequest, PairedTest
 from tests.analysis.figures_data import SWEEP, Row, fill
 from trainables.errors import UserError
 

@@ -37,7 +37,7 @@ from analysis.figures.classes import sort_classes
 from analysis.figures.common import titles
 from analysis.read import finals
 from analysis.statistics.seeds import Summary
-from ltsearch.records import FigureKind, FigureRequest
+from ltsearch.store.records import FigureKind, FigureRequest
 from tests.analysis.figures_data import Row, Study, fill
 
 COUNTS = [50, 200, 200, 10, 5, 120, 10, 20, 100, 19]  # not sorted, and with ties

@@ -13,7 +13,7 @@ from analysis import report
 from analysis.published import numbers as published_numbers
 from analysis.read.mlflow_store import TrackingStore
 from analysis.tables.record import PACKAGES
-from ltsearch.records import PublishedTable
+from ltsearch.store.records import PublishedTable
 from tests.analysis.conftest import SWEEP, Store
 from tests.analysis.figures_data import SWEEP as FIGURES_SWEEP
 from tests.analysis.figures_data import Row, fill

@@ -18,7 +18,7 @@ from analysis.page.document import Document
 from analysis.read.mlflow_store import TrackingStore
 from analysis.statistics.seeds import Summary
 from analysis.tables.record import Column, Gain, Table
-from ltsearch.records import FigureKind, FigureRequest
+from ltsearch.store.records import FigureKind, FigureRequest
 from tests.analysis.conftest import SWEEP, Store
 from tests.analysis.figures_data import SWEEP as FIGURES_SWEEP
 from tests.analysis.figures_data import Row, fill

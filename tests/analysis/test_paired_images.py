@@ -13,7 +13,7 @@ import pytest
 from analysis.read.finals import Finals
 from analysis.statistics.images import mcnemar
 from analysis.tables.paired_images import MOST_CLASSES, Comparison, Result, build, to_table
-from ltsearch.records import PairedTest
+from ltsearch.store.records import PairedTest
 from tests.analysis.figures_data import Row, Study, fill
 
 

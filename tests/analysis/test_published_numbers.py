@@ -11,9 +11,9 @@ import pytest
 from analysis.published import numbers as published_numbers
 from analysis.published import recipes as published_recipes
 from analysis.published.numbers import Number
-from ltsearch.plan import make_plan
-from ltsearch.records import Published
-from ltsearch.spec import load as load_study
+from ltsearch.plan.layout import make_plan
+from ltsearch.store.records import Published
+from ltsearch.study.spec import load as load_study
 from tests.analysis.conftest import config
 from tests.conftest import ROOT
 from trainables.errors import UserError

@@ -13,7 +13,7 @@ from analysis import report
 from analysis.markdown import csv_text, escape, table
 from analysis.read import study_files
 from analysis.read.mlflow_store import TrackingStore
-from ltsearch.records import FigureRequest, PairedTest, PublishedTable
+from ltsearch.store.records import FigureRequest, PairedTest, PublishedTable
 from tests.analysis.conftest import SWEEP, Store
 from tests.analysis.figures_data import SWEEP as FIGURES_SWEEP
 from tests.analysis.figures_data import Row, fill

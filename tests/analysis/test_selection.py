@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from analysis.read.selection import Selection, select
-from ltsearch.records import PlannedCell, PlannedRow
+from ltsearch.store.records import PlannedCell, PlannedRow
 
 COMMON = {"data": 1, "augmentation": 1, "model": 1, "loop": 1}
 

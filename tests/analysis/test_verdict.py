@@ -14,7 +14,7 @@ from analysis.statistics.seeds import Difference
 from analysis.tables import ablation, verdict
 from analysis.tables.ablation import AblationTable
 from analysis.tables.verdict import FAILS, HOLDS, OPEN, SHOWN, Verdict
-from ltsearch.records import Claim, PlanRecord
+from ltsearch.store.records import Claim, PlanRecord
 from tests.analysis.conftest import ACCURACY, SWEEP, Store
 
 

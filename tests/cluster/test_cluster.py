@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 import yaml
 
-from ltsearch.records import CellRecord
-from ltsearch.remote import tree_files
-from ltsearch.store import CellStore
+from ltsearch.cluster.remote import tree_files
+from ltsearch.store.cells import CellStore
+from ltsearch.store.records import CellRecord
 from tests.cluster.hosts import ROOT, SHARED, Host, Hosts, missing
 
 WHY = missing()

@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from ltsearch.cells import recipes
-from ltsearch.overrides import merge, nest
-from ltsearch.plan import make_cell
-from ltsearch.records import CellRecord, Status
+from ltsearch.plan.layout import make_cell
+from ltsearch.store.ids import recipes
+from ltsearch.store.records import CellRecord, Status
+from ltsearch.study.overrides import merge, nest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ltsearch import placement
-from ltsearch.plan import make_plan
-from ltsearch.records import CellRecord, Epoch, Status
-from ltsearch.spec import Resources, load
-from ltsearch.store import CellStore
+from ltsearch.plan import placement
+from ltsearch.plan.layout import make_plan
+from ltsearch.store.cells import CellStore
+from ltsearch.store.records import CellRecord, Epoch, Status
+from ltsearch.study.spec import Resources, load
 from ltsearch.sweep import main
 from tests.ltsearch.helpers import ROOT, environment, study, write
 from trainables.errors import UserError
@@ -85,7 +85,7 @@ def test_files_and_options(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
 
 
 def test_a_ray_client_address(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    from ltsearch.runner import ray_session
+    from ltsearch.run.runner import ray_session
 
     with pytest.raises(UserError, match="Ray Client addresses do not work here"):
         with ray_session("ray://host:10001", logs=False):
@@ -188,7 +188,7 @@ def test_broken_parquet(
 
 
 def test_a_sweep_that_runs_already(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    from ltsearch.lock import SweepLock
+    from ltsearch.store.locks import SweepLock
 
     with SweepLock(tmp_path / "store" / "sweeps" / "synthetic"):
         assert "already being run" in refused(capsys, tmp_path, str(write(tmp_path, study())))

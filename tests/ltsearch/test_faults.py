@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from ltsearch.records import CellRecord
-from ltsearch.status import SweepStatus
-from ltsearch.status import read as read_status
-from ltsearch.store import CellStore
+from ltsearch.show.status import SweepStatus
+from ltsearch.show.status import read as read_status
+from ltsearch.store.cells import CellStore
+from ltsearch.store.records import CellRecord
 from tests.ltsearch.conftest import free_port
 from tests.ltsearch.helpers import environment, study, sweep, write
 from trainables import checkpoint

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from ltsearch import cluster, status
-from ltsearch.plan import make_plan
-from ltsearch.space import Parameter, check_space
-from ltsearch.spec import load
+from ltsearch.cluster import ray_cluster
+from ltsearch.plan.layout import make_plan
+from ltsearch.show import status
+from ltsearch.study.space import Parameter, check_space
+from ltsearch.study.spec import load
 from ltsearch.sweep import main
 from tests.ltsearch.helpers import study, write
 from trainables.errors import UserError
@@ -353,7 +354,7 @@ def test_a_broken_cluster_file_ends_nothing(content: str, tmp_path: Path, capsys
     said = capsys.readouterr().err
     assert said == "" or said.startswith("cluster.yaml: not the file of a Ray cluster (")
     with pytest.raises(UserError, match="--cluster cluster.yaml: "):
-        cluster.elsewhere(Path("cluster.yaml"), None, False)
+        ray_cluster.elsewhere(Path("cluster.yaml"), None, False)
 
 
 def test_a_cluster_file_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

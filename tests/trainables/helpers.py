@@ -87,7 +87,7 @@ SHORT: dict[str, dict[str, Any]] = {
 
 def required_weights(config: TrialConfig, source: Source, folder: Path) -> tuple[Path, ...]:
     """Train what a trial requires, each once below ``folder``; their ``weights.pt``."""
-    from ltsearch.cells import cell_id
+    from ltsearch.store.ids import cell_id
 
     paths = []
     for _, first in config.method.requires(config):

@@ -23,7 +23,7 @@ from trainables.training import RunOptions, train
 
 def finished(name: str, digits: Any, folder: Path, *over: dict[str, Any]) -> tuple[TrialConfig, trained.Trained]:
     """A trial trained with what it requires, and its weights loaded as others load them."""
-    from ltsearch.cells import cell_id
+    from ltsearch.store.ids import cell_id
 
     config = small_trial(name, {"training.precision": "fp64"}, *over)
     where = folder / cell_id(config)
@@ -33,7 +33,7 @@ def finished(name: str, digits: Any, folder: Path, *over: dict[str, Any]) -> tup
 
 
 def first_of(config: TrialConfig, folder: Path) -> dict[str, torch.Tensor]:
-    from ltsearch.cells import cell_id
+    from ltsearch.store.ids import cell_id
 
     (start,) = [r.trial for r in config.method.requires(config) if r.role == "start"]
     return trained.read(folder / cell_id(start) / "weights.pt")["network"]
@@ -64,7 +64,7 @@ def test_published_code_moves_the_statistics(digits: Any, folder: Path) -> None:
 
 
 def test_stage_one_is_the_ce_row(digits: Any) -> None:
-    from ltsearch.cells import cell_id
+    from ltsearch.store.ids import cell_id
 
     ce = small_trial("ce")
     for name in ("crt", "lws", "tau_norm", "ncm", "disalign", "post_hoc_adjustment", "cam_sampling"):
@@ -92,7 +92,7 @@ def test_tau_is_chosen_on_validation_images_of_another_stage_one(digits: Any, fo
     start, selection = config.method.requires(config)
     assert (start.role, selection.role) == ("start", "selection")
     assert start.trial.data.val_per_class == 0 and selection.trial.data.val_per_class == 10
-    from ltsearch.cells import cell_id
+    from ltsearch.store.ids import cell_id
 
     chosen = trained.read(folder / cell_id(selection.trial) / "weights.pt")["method"]["tau"]
     assert float(after.method.tau) == float(chosen)

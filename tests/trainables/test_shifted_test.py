@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from ltsearch import records
+from ltsearch.store import records
 from trainables.shifted_test import DISTRIBUTIONS, accuracies, sizes
 
 

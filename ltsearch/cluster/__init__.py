@@ -1,0 +1,1 @@
+"""Where a sweep runs and how it gets there."""

@@ -1,0 +1,1 @@
+"""From a study to cells: rows and seeds, the data they need, what fits where, what it costs."""

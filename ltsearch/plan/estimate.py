@@ -1,0 +1,51 @@
+"""How long a cell takes, before it has run: the work of its training over a machine's rate."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ltsearch.study.spec import Resources
+from trainables.config import TrialConfig
+from trainables.models import BACKBONES
+
+# Images a class and native size of the sets that need no look at the disk.
+_KNOWN = {"digits": (10, 124, 8), "cifar10": (10, 5000, 32), "cifar100": (100, 500, 32)}
+# Images of the naturally long-tailed ones, as published.
+_NATURAL = {"imagenet_lt": 115_846, "places_lt": 62_500, "inaturalist2018": 437_513}
+# Multiply-adds of forward passes a second while training, of small networks; measured on one AVX-512 core. GPU: a guess.
+CPU_RATE, GPU_RATE = 1.2e10, 1.0e12
+# What launching the operations of one step costs, whatever its size, in the same unit: 4 ms an expert and 4 ms for the rest.
+STEP = 0.004 * CPU_RATE
+
+
+def default_rate(resources: Resources) -> float:
+    """Multiply-adds a second of one trial on hardware nothing is known about."""
+    one = GPU_RATE * resources.gpus_per_worker if resources.gpus_per_worker else CPU_RATE * resources.cpus_per_worker
+    return one * resources.workers
+
+
+def work(config: TrialConfig) -> float | None:
+    """Work of a whole training run in forward multiply-adds; None for data sets whose size is not known."""
+    if config.data.name in _NATURAL:
+        images, size = float(_NATURAL[config.data.name]), 224
+    elif config.data.name in _KNOWN:
+        from trainables.data.longtail import profile_counts
+
+        classes, per_class, size = _KNOWN[config.data.name]
+        images = float(profile_counts(config.data.imbalance, np.full(classes, per_class)).sum())
+    else:
+        return None
+    images *= config.data.data_ratio
+    one = macs(config.model.backbone, config.model.stem, config.data.image_size or size)
+    steps = images / config.training.batch_size
+    each = images * config.augmentation.copies * config.model.experts * one + steps * (1 + config.model.experts) * STEP
+    return config.loop.epochs * each
+
+
+def macs(backbone: str, stem: str | None, size: int) -> float:
+    """Multiply-adds of one image through one expert, to within a few percent."""
+    at_224 = BACKBONES[backbone].macs_at_224
+    if at_224 is None:
+        return 69e6 * (int(backbone.removeprefix("resnet")) - 2) / 30 * (size / 32) ** 2
+    scale = 4 if stem == "cifar" else 1  # the ImageNet stem reduces each side by four before the first stage
+    return at_224 * (scale * size / 224) ** 2

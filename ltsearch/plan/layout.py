@@ -1,0 +1,392 @@
+"""From a spec to rows and cells: what a sweep is going to run, without torch and without Ray."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations, product
+from typing import Any
+
+from ltsearch.plan.checks import check_figures, check_patterns, check_starts, check_together
+from ltsearch.store.ids import cell_id
+from ltsearch.store.records import PlannedCell, PlannedRow, Published
+from ltsearch.study import space as spaces
+from ltsearch.study.messages import suggest
+from ltsearch.study.overrides import flatten, merge, nest
+from ltsearch.study.spec import Loaded, Overrides, Row, Search, seed_list, trial_config
+from trainables.config import TrialConfig
+from trainables.errors import UserError
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One trial: a configuration with its id."""
+
+    id: str
+    config: TrialConfig
+    keep_final: bool = True  # weights.pt and final.npz
+    requires: tuple[Cell, ...] = ()  # whose final weights it starts from or learns from: they run first
+
+    @property
+    def seed(self) -> int:
+        """The seed it trains with."""
+        return self.config.seed
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """A row of the ablation table: one configuration, a cell for every seed that it may get."""
+
+    name: str
+    predict: str
+    changes: dict[str, Any]
+    cells: tuple[Cell, ...]
+    published: Published | None = None
+    setting: str = ""
+    components: tuple[str, ...] = ()
+    pure: bool = False  # nothing but components differs from base
+    beyond: dict[str, Any] = field(default_factory=dict)
+    also: tuple[str, ...] = ()  # rows of designs or the grid with the same configuration, which are not shown
+
+    @property
+    def label(self) -> str:
+        """The name, with the setting where there are several."""
+        return f"{self.name} ({self.setting})" if self.setting else self.name
+
+    def record(self) -> PlannedRow:
+        """For ``plan.json``."""
+        config = self.cells[0].config.model_dump(mode="json", exclude={"seed", "evaluation"})
+        return PlannedRow(
+            name=self.name,
+            predict=self.predict,
+            changes=self.changes,
+            cells=[PlannedCell(cell=c.id, seed=c.seed) for c in self.cells],
+            published=self.published,
+            config=config,
+            setting=self.setting,
+            components=list(self.components),
+            pure=self.pure,
+            beyond=self.beyond,
+            requires=list(dict.fromkeys(r.id for c in self.cells for r in c.requires)),
+            also=list(self.also),
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a sweep runs. ``search_base`` is the configuration that the search varies."""
+
+    loaded: Loaded
+    rows: tuple[PlanRow, ...]
+    reference: str | None
+    search_base: TrialConfig | None
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The ablation's cells and what they require, each once.
+
+        Seed by seed, so that every row has its first seed early, and what is required before what requires it.
+        """
+        unique: dict[str, Cell] = {}
+        for number in range(max((len(row.cells) for row in self.rows), default=0)):
+            for row in self.rows:
+                if number < len(row.cells):
+                    for cell in (*first(row.cells[number]), row.cells[number]):
+                        unique.setdefault(cell.id, cell)
+        return list(unique.values())
+
+    def with_seeds(self, counts: Mapping[str, int]) -> Plan:
+        """The plan with the first so many seeds of every row, by label; rows that are not named keep all."""
+        rows = (replace(row, cells=row.cells[: counts.get(row.label, len(row.cells))]) for row in self.rows)
+        return replace(self, rows=tuple(rows))
+
+
+def make_cell(tree: Overrides, seed: int, where: str, keep_final: bool = True) -> Cell:
+    """A checked cell with what it requires; raises ``UserError``."""
+    config = trial_config({**tree, "seed": seed}, where)
+    return _cell(config, keep_final)
+
+
+def _cell(config: TrialConfig, keep_final: bool) -> Cell:
+    requires = tuple(_cell(trial, True) for _, trial in config.method.requires(config))
+    return Cell(cell_id(config), config, keep_final, requires)
+
+
+def first(cell: Cell) -> list[Cell]:
+    """All that must have run before a cell, in an order in which it can run."""
+    return list({part.id: part for required in cell.requires for part in (*first(required), required)}.values())
+
+
+def required_label(cell: Cell) -> str:
+    """How a trial is shown that only comes first."""
+    return f"first {cell.config.method.name} · seed {cell.seed}"
+
+
+def make_plan(loaded: Loaded) -> Plan:
+    """Lay out a study; raises ``UserError`` where a row or the search space does not give a valid configuration."""
+    spec, file = loaded.spec, loaded.file
+    base = nest(spec.base)
+    trial_config(base, f"{file}: base")
+    if "seed" in base:
+        raise UserError(f"{file}: base.seed: seeds are given by `seeds`, not in base")
+    rows: list[PlanRow] = []
+    if spec.ablation is not None:
+        # A row's own keys come on top of the setting's.
+        made = [
+            [_plan_row(loaded, row, setting, merge(base, nest(over))) for row in _rows(loaded)]
+            for setting, over in (spec.ablation.settings or {"": {}}).items()
+        ]
+        _check_written(made, file, len(spec.ablation.rows))
+        rows = [row for of_setting in made for row in _distinct(of_setting, file, spec.ablation.reference)]
+        check_patterns(loaded)
+    reference = _reference(loaded, rows)
+    _check_report(loaded, rows)
+    return Plan(loaded, _flagged(loaded, rows, reference), reference, _search_base(loaded, base))
+
+
+def _plan_row(loaded: Loaded, row: Row, setting: str, base: Overrides) -> PlanRow:
+    tree = _switched(base, loaded, row.with_, row.set)
+    for pattern, over in row.set_in.items():
+        if fnmatch.fnmatchcase(setting, pattern):
+            tree = merge(tree, nest(over))
+    where = f"{loaded.file}: ablation row {row.name!r}" + (f" in {setting!r}" if setting else "")
+    cells = tuple(make_cell(tree, seed, where) for seed in loaded.spec.seed_numbers())
+    check_starts(cells[0].config, where)
+    changes = _changes(base, tree)
+    return PlanRow(
+        row.name, row.predict, changes, cells, row.published, setting, tuple(row.with_), not row.set and not row.set_in
+    )
+
+
+def _check_report(loaded: Loaded, rows: Sequence[PlanRow]) -> None:
+    """Rows and settings that the report is asked to show must exist; raises ``UserError``."""
+    options = loaded.spec.report
+    names, settings = list(dict.fromkeys(row.name for row in rows)), list(dict.fromkeys(row.setting for row in rows))
+    asked = [(f"report.figures[{i}]", figure.rows, figure.setting) for i, figure in enumerate(options.figures)]
+    asked += [
+        (f"report.paired_tests[{i}]", [test.row, test.reference], test.setting)
+        for i, test in enumerate(options.paired_tests)
+    ]
+    asked += [(f"report.claims[{i}]", [c.row, c.reference], c.setting) for i, c in enumerate(options.claims)]
+    if asked and not rows:
+        raise UserError(
+            f"{loaded.file}: {asked[0][0]}: shows rows of an ablation, and this study has none; leave it out"
+        )
+    check_figures(loaded, rows)
+    for where, wanted, setting in asked:
+        for name in wanted:
+            if name not in names:
+                raise UserError(f"{loaded.file}: {where}: no row {name!r}; rows: {', '.join(names)}")
+        if setting is not None and setting not in settings:
+            raise UserError(f"{loaded.file}: {where}.setting = {setting!r}: settings: {', '.join(settings) or 'none'}")
+
+
+# What a study of methods varies, unless it says otherwise: the rest is the recipe, and rows that differ in it are flagged.
+DEFAULT_AXIS = ("method", "model.experts", "augmentation.copies")
+
+
+def _flagged(loaded: Loaded, rows: Sequence[PlanRow], reference: str | None) -> tuple[PlanRow, ...]:
+    """Rows with what they differ in from their setting's reference beyond the studied axis."""
+    ablation = loaded.spec.ablation
+    if ablation is None:
+        return ()
+    axis = list(ablation.axis)
+    if not axis:
+        grid = list(ablation.grid.axes) if ablation.grid is not None else []
+        axis = [*DEFAULT_AXIS, *grid, *(key for over in ablation.components.values() for key in flatten(nest(over)))]
+    flagged = []
+    for row in rows:
+        base = next(r for r in rows if r.setting == row.setting and r.name == reference)
+        theirs = flatten(base.cells[0].config.model_dump(mode="json"))
+        ours = flatten(row.cells[0].config.model_dump(mode="json"))
+        beyond = {
+            key: value
+            for key, value in ours.items()
+            if theirs.get(key) != value and not any(key == a or key.startswith(f"{a}.") for a in axis)
+        }
+        flagged.append(replace(row, beyond=beyond))
+    return tuple(flagged)
+
+
+def _rows(loaded: Loaded) -> list[Row]:
+    ablation = loaded.spec.ablation
+    assert ablation is not None
+    rows = list(ablation.rows)
+    names = list(ablation.components)
+
+    def add(name: str, parts: Sequence[str]) -> None:
+        rows.append(Row(name=name, with_=list(parts), published=ablation.published.get(name)))
+
+    for design in ablation.designs:
+        if design == "add_one_in":
+            add(ablation.base_name, [])
+            for name in names:
+                add(f"{ablation.base_name} + {name}", [name])
+        elif design == "leave_one_out":
+            add("all", names)
+            for name in names:
+                add(f"all − {name}", [n for n in names if n != name])
+        elif design == "cumulative":
+            for count in range(len(names) + 1):
+                add(" + ".join([ablation.base_name, *names[:count]]), names[:count])
+        else:  # factorial
+            for count in range(len(names) + 1):
+                for chosen in combinations(names, count):
+                    add(" + ".join([ablation.base_name, *chosen]), chosen)
+    if ablation.grid is not None:
+        grid = ablation.grid
+        for values in product(*grid.axes.values()):
+            name = ", ".join(
+                f"{key.rsplit('.', 1)[-1]} = {value}" for key, value in zip(grid.axes, values, strict=True)
+            )
+            over = merge(nest(grid.set), nest(dict(zip(grid.axes, values, strict=True))))
+            rows.append(
+                Row(name=name, with_=grid.with_, set=over, predict=grid.predict, published=ablation.published.get(name))
+            )
+    return rows
+
+
+def _switched(base: Overrides, loaded: Loaded, components: Sequence[str], over: Mapping[str, Any]) -> Overrides:
+    tree = base
+    for name in components:
+        assert loaded.spec.ablation is not None
+        tree = merge(tree, nest(loaded.spec.ablation.components[name]))
+    return merge(tree, nest(over))
+
+
+def _changes(base: Overrides, tree: Overrides) -> dict[str, Any]:
+    """What differs from base, by dotted key; keys that fell away with another method are left out."""
+    before, after = flatten(base), flatten(tree)
+    return {key: value for key, value in after.items() if key not in before or before[key] != value}
+
+
+def _same(row: PlanRow) -> tuple[str, tuple[str, ...]]:
+    """What two rows that would show the same numbers share."""
+    return row.predict, tuple(cell.id for cell in row.cells)
+
+
+def _check_written(made: Sequence[Sequence[PlanRow]], file: str, count: int) -> None:
+    """The first ``count`` rows of every setting are written down in the study, and each is expected in the report.
+
+    Raises ``UserError`` if two of them are the same in all settings.
+    """
+    seen: dict[Any, PlanRow] = {}
+    for of_settings in list(zip(*made, strict=True))[:count]:
+        row = of_settings[0]
+        first = seen.setdefault(tuple(map(_same, of_settings)), row)
+        if first is not row:
+            raise UserError(
+                f"{file}: ablation.rows: {first.name!r} and {row.name!r} have the same configuration, so that one of them "
+                "would not be shown; remove one, change what it sets, or let it `predict` the other of single and ensemble"
+            )
+
+
+def _distinct(rows: Sequence[PlanRow], file: str, reference: str | None) -> tuple[PlanRow, ...]:
+    """A design may make a row that is already there: the first, named one, stays, or the reference row.
+
+    Two rows of one name are refused. Where something else than the same components comes to the same configuration, the row
+    that stays names the others.
+    """
+    kept: dict[tuple[str, tuple[str, ...]], PlanRow] = {}
+    for row in rows:  # of one setting
+        key = _same(row)
+        first = kept.get(key)
+        if first is None:
+            kept[key] = row
+            continue
+        stays, goes = (row, first) if row.name == reference else (first, row)
+        told = () if set(stays.components) == set(goes.components) and stays.pure and goes.pure else (goes.name,)
+        kept[key] = replace(stays, also=tuple(dict.fromkeys((*first.also, *told))))
+    names = [row.name for row in kept.values()]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{file}: ablation: two different rows are called {name!r}; rename one")
+    return tuple(kept.values())
+
+
+def _reference(loaded: Loaded, rows: Sequence[PlanRow]) -> str | None:
+    if not rows or loaded.spec.ablation is None:
+        return None
+    wanted = loaded.spec.ablation.reference
+    names = list(dict.fromkeys(row.name for row in rows))
+    if wanted is not None and wanted not in names:
+        raise UserError(f"{loaded.file}: ablation.reference = {wanted!r}: no such row; rows: {', '.join(names)}")
+    return wanted or names[0]
+
+
+# -- search --------------------------------------------------------------------------------------------------------------
+
+
+def _search_base(loaded: Loaded, base: Overrides) -> TrialConfig | None:
+    search = loaded.spec.search
+    if search is None:
+        return None
+    tree = _switched(base, loaded, search.with_, search.set)
+    for path, value in (("data.val_per_class", search.val_per_class), ("seed", search.trial_seed)):
+        tree = merge(tree, nest({path: value}))
+    tree = merge(nest({"evaluation.every": 1}), tree)
+    where = f"{loaded.file}: search"
+    config = trial_config(tree, where)
+    _check_space(search, tree, where)
+    check_together(loaded, tree, where)
+    return config
+
+
+def _check_space(search: Search, tree: Overrides, where: str) -> None:
+    """Every key exists, and every value or bound gives a valid configuration, one parameter at a time."""
+    known = flatten(trial_config(tree, where).model_dump(mode="json"))
+    for name, parameter in search.space.items():
+        for key in parameter.targets(name):
+            if key in ("seed", "data.val_per_class"):
+                raise UserError(f"{where}.space.{name}: {key!r} cannot be searched over")
+            if key not in known:
+                hint = " (a parameter with a name of its own lists its configuration `keys`)"
+                hint = hint if parameter.keys is None else ""
+                raise UserError(
+                    f"{where}.space.{name}: no configuration key {key!r}{hint}; {suggest(key, list(known))}"
+                )
+        for value in parameter.sample_values():
+            conditions = {k: (v[0] if isinstance(v, list) else v) for k, v in (parameter.when or {}).items()}
+            over = spaces.overrides(search.space, {**conditions, name: value})
+            try:
+                trial_config(merge(tree, nest(over)), f"{where}.space.{name}")
+            except UserError as error:
+                if "valid integer" in str(error):
+                    raise UserError(f"{error}; search whole numbers with `int: [low, high]`, or a `choice`") from None
+                raise
+
+
+def search_cell(plan: Plan, chosen: Mapping[str, Any]) -> Cell:
+    """The cell of one choice of parameters, trained without the validation images; raises ``UserError``."""
+    assert plan.loaded.spec.search is not None and plan.search_base is not None
+    over = spaces.overrides(plan.loaded.spec.search.space, chosen)
+    tree = merge(_tree(plan.search_base), nest(over))
+    config = trial_config(tree, f"{plan.loaded.file}: search trial {dict(chosen)}")
+    return _cell(config, keep_final=False)
+
+
+def search_data(plan: Plan) -> list[TrialConfig]:
+    """A configuration for every content of the data that a search may train on or confirm with."""
+    search = plan.loaded.spec.search
+    if search is None or plan.search_base is None:
+        return []
+    configs = [plan.search_base]
+    for name, parameter in search.space.items():
+        if any(key.startswith("data.") for key in parameter.targets(name)):
+            conditions = {k: v[0] if isinstance(v, list) else v for k, v in (parameter.when or {}).items()}
+            configs += [search_cell(plan, {**conditions, name: v}).config for v in parameter.values() or []]
+    return configs
+
+
+def confirm_cells(plan: Plan, chosen: Mapping[str, Any]) -> list[Cell]:
+    """The cells that confirm a winner: nothing held out, fresh seeds, evaluated on the test set at the last epoch."""
+    search = plan.loaded.spec.search
+    assert search is not None and search.confirm is not None
+    tree = merge(_tree(search_cell(plan, chosen).config), nest({"data.val_per_class": 0}))
+    tree["evaluation"] = nest(plan.loaded.spec.base).get("evaluation", {})
+    return [make_cell(tree, seed, f"{plan.loaded.file}: search.confirm") for seed in seed_list(search.confirm.seeds)]
+
+
+def _tree(config: TrialConfig) -> Overrides:
+    return config.model_dump(mode="json")

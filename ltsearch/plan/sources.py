@@ -1,0 +1,175 @@
+"""The data sets of a sweep: read once by the driver, recognised again without reading them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ltsearch.store.cells import CellStore
+from ltsearch.store.records import CellRecord
+from trainables.config import DataConfig, TrialConfig
+from trainables.errors import DataError
+
+if TYPE_CHECKING:
+    from trainables.data.longtail import TrialData
+    from trainables.data.source import Source
+
+SourceKey = tuple[str, str | None, int | None]
+_LISTS = ("imagenet_lt", "places_lt", "inaturalist2018")  # known by their lists: their images are too many to look at
+_FOLDERS = {"cifar10": ("cifar-10-batches-py", "cifar10"), "cifar100": ("cifar-100-python", "cifar100")}
+
+
+def data_root(option: str | None) -> Path:
+    """``--data-root``, then LTSEARCH_DATA, then ``data`` in the working directory."""
+    return Path(option or os.environ.get("LTSEARCH_DATA") or "data").absolute()
+
+
+def key(config: DataConfig) -> SourceKey:
+    """Trials with the same key share one source."""
+    return config.name, config.path, config.stored_size
+
+
+def signature(config: DataConfig, root: Path) -> str | None:
+    """A hash of the paths, sizes and times of a data set's files; None if they are not there."""
+    return _signature(*key(config), root)
+
+
+def _signature(name: str, path: str | None, size: int | None, root: Path) -> str | None:
+    if name == "digits":
+        from importlib.metadata import version
+
+        files = [("scikit-learn", version("scikit-learn"), 0)]
+    else:
+        folders = _FOLDERS.get(name, (path or name,))
+        pattern = "*.txt" if name in _LISTS else "*"
+        try:
+            there = [root / f for f in folders if f and (root / f).is_dir()][:1]
+            found = sorted(
+                p for folder in there for p in (folder.glob if name in _LISTS else folder.rglob)(pattern) if p.is_file()
+            )
+            files = [(str(p.relative_to(root)), str(p.stat().st_size), p.stat().st_mtime_ns) for p in found]
+        except OSError:  # what may not be looked at is not known; who reads it says why
+            return None
+    if not files:
+        return None
+    return hashlib.sha256(repr((name, path, size, files)).encode()).hexdigest()[:16]
+
+
+def stale_check(
+    store: CellStore, root: Path, data: Mapping[SourceKey, Source] | None = None
+) -> Callable[[CellRecord], bool]:
+    """A predicate: was this record made from another content of its data set than lies below ``root`` now?
+
+    Contents that have not been read since the files changed, and are not among ``data``, are unknown: nothing is stale because
+    of them.
+    """
+    known: dict[SourceKey, str | None] = {where: source.fingerprint for where, source in (data or {}).items()}
+
+    def stale(record: CellRecord) -> bool:
+        config = TrialConfig.model_validate(record.config).data
+        if key(config) not in known:
+            now = signature(config, root)
+            known[key(config)] = store.known_fingerprint(now) if now else None
+        fingerprint = known[key(config)]
+        return bool(fingerprint and record.fingerprint and fingerprint != record.fingerprint)
+
+    return stale
+
+
+def content(store: CellStore, config: TrialConfig, root: Path) -> str | None:
+    """The fingerprint of a configuration's data set as it lies there; None if it was not read since the files changed."""
+    now = signature(config.data, root)
+    return store.known_fingerprint(now) if now else None
+
+
+def unread(configs: Iterable[TrialConfig], store: CellStore, root: Path) -> dict[str, DataConfig]:
+    """Data sets, by name, whose files lie there but were not read since they came or changed: what is in them is not known."""
+    found: dict[SourceKey, DataConfig] = {}
+    for config in configs:
+        if key(config.data) not in found:
+            now = signature(config.data, root)
+            if now is not None and store.known_fingerprint(now) is None:
+                found[key(config.data)] = config.data
+    return {data.path or data.name: data for data in found.values()}
+
+
+def read_unread(
+    configs: Iterable[TrialConfig], store: CellStore, root: Path, say: Callable[[str], None]
+) -> dict[SourceKey, Source]:
+    """Read those, to know whether cells that are done are stale. Raises ``DataError``; writes nothing."""
+    from trainables.data import read_source
+
+    data: dict[SourceKey, Source] = {}
+    for name, config in unread(configs, store, root).items():
+        say(f"{name}: its files are new here, or have changed; reading them …")
+        data[key(config)] = read_source(config, root)
+    return data
+
+
+def read(
+    configs: Iterable[TrialConfig],
+    root: Path,
+    say: Callable[[str], None],
+    known: Mapping[SourceKey, Source] | None = None,
+    called: Callable[[TrialConfig], str] = lambda config: config.method.name,
+) -> dict[SourceKey, Source]:
+    """Read every source that is needed and not ``known``, and check that each trial's images can be drawn and fill a batch.
+
+    Raises ``DataError``; what a trial cannot make of its images names the trial as ``called`` does. Writes nothing, but what
+    a download brings.
+    """
+    from trainables.data import read_source
+    from trainables.data.longtail import check_batches, split
+    from trainables.models import pretrained
+
+    configs = list(configs)
+    for backbone in {config.model.backbone for config in configs if config.model.pretrained}:
+        pretrained.fetch(backbone)  # here, once, and not in the first trial
+
+    sources: dict[SourceKey, Source] = dict(known or {})
+
+    def source(config: DataConfig) -> Source:
+        if key(config) not in sources:
+            say(f"reading {config.path or config.name} …")
+            sources[key(config)] = read_source(config, root)
+        return sources[key(config)]
+
+    checked: set[str] = set()
+    for config in configs:
+        text = config.model_dump_json(include={"data", "training", "sampling", "method"})
+        if text not in checked:
+            checked.add(text)
+            requires = [(role, first) for role, first in config.method.requires(config) if first.data != config.data]
+            for needed in (config, *(first for _, first in requires)):
+                source(needed.data)
+            try:
+                data = split(config.data, source(config.data))
+                check_batches(config, data)
+                for role, first in requires:
+                    if first.data.shot_group is None:
+                        _check_classes(config, data, role, split(first.data, source(first.data)))
+            except DataError as error:
+                raise DataError(f"{called(config)}: {error}") from None
+    return sources
+
+
+def _check_classes(config: TrialConfig, mine: TrialData, role: str, theirs: TrialData) -> None:
+    """What a trial requires must know the same classes in the same order; raises ``DataError``."""
+    if mine.class_names != theirs.class_names:
+        here, there = (f"{data.name} ({', '.join(data.class_names[:4])}, …)" for data in (mine, theirs))
+        raise DataError(
+            f"{config.method.name} on the {len(mine.class_names)} classes of {here} requires a {role} on the "
+            f"{len(theirs.class_names)} of {there}: they must be the same; leave `data.name` and `data.classes` out of "
+            "what overrides it"
+        )
+
+
+def remember(store: CellStore, data: Mapping[SourceKey, Source], root: Path) -> None:
+    """Keep the fingerprints of what was read, so that the next start need not read it to know them."""
+    for (name, path, size), source in data.items():
+        now = _signature(name, path, size, root)
+        if now is not None and store.known_fingerprint(now) != source.fingerprint:
+            store.remember_fingerprint(now, source.fingerprint)

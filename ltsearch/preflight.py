@@ -1,0 +1,120 @@
+"""What can be wrong with where a sweep reads and writes, found before anything starts.
+
+``places`` asks nothing of a disk or a server, so ``--plan`` says it too; ``access`` looks at what lies there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from ltsearch.plan.layout import Plan
+from ltsearch.store.cells import CHECKPOINT, RECORD, WEIGHTS, CellStore
+from ltsearch.store.ids import cell_id
+from ltsearch.store.permissions import file_problem, folder_problem, may, refuse, replace_problem
+from ltsearch.store.records import FINAL_ARTIFACT, SEARCH_ARTIFACT
+from ltsearch.study.spec import Resources
+from ltsearch.tracking import server
+from trainables.config import TrialConfig
+from trainables.errors import UserError
+from trainables.files import encodable, raw, shown
+
+
+def words(args: argparse.Namespace) -> None:
+    """Raises ``UserError`` for words of the command line that are not UTF-8 or hold a NUL: they end up in files and logs."""
+    for name, value in vars(args).items():
+        for word in value if isinstance(value, list) else [value]:
+            if isinstance(word, str | Path) and not encodable(str(word)):
+                option = "" if name == "spec" else f"--{name.replace('_', '-')} "
+                raise UserError(f"{option}{raw(str(word))}: not UTF-8; rename it, or name another")
+
+
+def places(plan: Plan, store: CellStore, root: Path, tracking: str | None) -> str:
+    """Raises ``UserError`` if results could not be kept under these names; returns MLflow's URI."""
+    named = {
+        "the working directory": Path.cwd(),
+        "--storage": store.root,
+        "--data-root": root,
+        "report.folder": Path(plan.loaded.spec.report.folder).absolute(),
+    }
+    for name, place in named.items():
+        if not encodable(str(place)):
+            raise UserError(
+                f"{name} {raw(str(place))}: not UTF-8, which records, MLflow and reports are written in; rename the "
+                "folder, or name another"
+            )
+    check_published(plan)
+    uri = server.resolve_uri(tracking, plan.loaded.spec.tracking.uri)
+    server.check_name(uri)
+    return uri
+
+
+def access(plan: Plan, store: CellStore, uri: str) -> None:
+    """Raises ``UserError`` if this user may not write where the sweep has to; leaves nothing behind."""
+    store.check_writable()
+    check_report_folder(plan)
+    if isinstance(store.root, Path):
+        folder = store.root / "sweeps" / plan.loaded.sweep
+        folders = [store.root, store.root / "cells", folder.parent, folder]
+        problems = [folder_problem(place) for place in folders]
+        problems += [file_problem(folder / name, write=True) for name in ("lock", "optuna.journal")]
+        replaced = [folder / "status.json", folder / SEARCH_ARTIFACT, store.root / "fingerprints.json"]
+        problems += [
+            problem for file in replaced for problem in (file_problem(file, write=False), replace_problem(file))
+        ]
+        refuse(f"--storage {shown(store.root)}", problems, "name another folder with --storage")
+    server.check(uri, server.experiment_name(plan.loaded.spec))
+
+
+def access_to_cells(store: CellStore, work: Iterable[TrialConfig]) -> None:
+    """Raises ``UserError`` if a cell that is to be trained lies in a folder that this user may not write to.
+
+    Another user's finished cells need only be readable.
+    """
+    if not isinstance(store.root, Path):
+        return
+    problems: list[str | None] = []
+    for cell in dict.fromkeys(map(cell_id, work)):
+        folder = store.root / "cells" / cell
+        problems.append(folder_problem(folder))
+        if problems[-1] is None:
+            files = [folder / name for name in (RECORD, CHECKPOINT, WEIGHTS, FINAL_ARTIFACT)]
+            problems += [p for file in files for p in (file_problem(file, write=False), replace_problem(file))]
+    refuse(f"--storage {shown(store.root)}", problems, "name another folder with --storage")
+
+
+def check_report_folder(plan: Plan) -> None:
+    """Raises ``UserError`` if the report could not be written; creates nothing."""
+    folder = Path(plan.loaded.spec.report.folder) / plan.loaded.sweep
+    for place in (folder, folder / "figures"):
+        there = next(p for p in (place, *place.absolute().parents) if os.path.lexists(p))
+        if not there.is_dir() or not may(there, os.W_OK | os.X_OK):
+            why = "not writable" if there.is_dir() else "not a folder"
+            raise UserError(
+                f"report.folder = {plan.loaded.spec.report.folder!r}: {shown(there)} is {why}; name another folder"
+            )
+
+
+def check_published(plan: Plan) -> None:
+    """Published numbers that the study refers to must be there before hours are spent; raises ``UserError``."""
+    numbers = import_module("analysis.published.numbers")
+    for row in plan.rows:
+        if row.published is not None:
+            numbers.find(row.published)
+    for table in plan.loaded.spec.report.published:
+        numbers.table(table.paper, table.table)
+
+
+def warn_of_emulation(work: Sequence[TrialConfig], resources: Resources) -> None:
+    """Trials' own warnings are not seen: the driver looks whether this machine multiplies what they ask for."""
+    asked = next((config for config in work if config.training.precision == "bf16"), None)
+    if asked is not None:
+        import torch
+
+        from trainables.precision import emulated
+
+        if text := emulated(asked, torch.device("cuda" if resources.gpus_per_worker else "cpu")):
+            print(f"warning: {text}")

@@ -1,0 +1,1 @@
+"""The driver: what is outstanding, the queue, Tune's adapters, trials, worker groups."""

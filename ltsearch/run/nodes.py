@@ -1,0 +1,229 @@
+"""The nodes of the cluster that a sweep runs on: what they have, whether they see the storage, and run the same code."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import socket
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ltsearch.plan import placement
+from ltsearch.plan.placement import Node
+from ltsearch.store.cells import CellStore
+from ltsearch.store.provenance import PACKAGES
+from ltsearch.study.spec import Resources
+from trainables.errors import UserError
+from trainables.files import Location, RemotePath
+
+BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # what `ray up` leaves on the head
+LOOK_SECONDS = 2.0
+WAITED_SECONDS = 60.0
+ANSWER_SECONDS = 300.0  # a node's first task waits until Ray has sent it the tree
+
+
+def alive() -> list[Node]:
+    """Resources of every node that is there now."""
+    import ray
+
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def growable(path: Path = BOOTSTRAP) -> Mapping[str, Any] | None:
+    """The configuration of the autoscaling cluster whose head this is; None if it is none, or one of hosts that are there."""
+    import yaml
+
+    try:
+        config = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return None
+    return config if isinstance(config, dict) and config.get("provider", {}).get("type") != "local" else None
+
+
+class Capacity:
+    """How many trials run at once: as many as the cluster can place now, or could with the nodes that it may still start."""
+
+    def __init__(
+        self, resources: Resources, look: Callable[[], Sequence[Node]], config: Mapping[str, Any] | None = None
+    ) -> None:
+        """``config``: of an autoscaling cluster. Raises ``UserError`` if not even one trial can ever be placed."""
+        self.resources, self.look = resources, look
+        self.more = placement.at_most(resources, config) if config is not None else []
+        self.nodes = list(look())
+        self._looked = time.monotonic()
+        self._fitting = time.monotonic()  # when a trial last fitted
+        self.say: Callable[[str], None] = print
+        self._changed: Callable[[Sequence[Node]], None] = lambda nodes: None
+        placement.check(resources, self.nodes if placement.at_once(resources, self.nodes) else self.more or self.nodes)
+
+    def tell(self, changed: Callable[[Sequence[Node]], None]) -> None:
+        """Call this with the nodes that there are, now and whenever they have changed."""
+        self._changed = changed
+        changed(self.nodes)
+
+    def __call__(self) -> int:
+        """Trials at once; at least one, which waits for a node to come back if none fits now."""
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._looked = time.monotonic()
+            nodes = list(self.look())
+            if nodes != self.nodes:
+                self.nodes = nodes
+                self._changed(nodes)
+        fit = max(placement.at_once(self.resources, nodes) for nodes in (self.nodes, self.more))
+        if fit:
+            self._fitting = time.monotonic()
+        elif time.monotonic() - self._fitting > WAITED_SECONDS:
+            self._fitting = math.inf  # said once
+            need = placement.describe(self.resources)
+            self.say(
+                f"no node that is left has room for a trial ({self.resources.workers} × {need}): waiting for one to come back"
+            )
+        return max(min(fit, self.resources.max_concurrent or fit), 1)
+
+
+# -- on a node --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a node must meet to train: nodes that join in mid-sweep were not there to be asked before."""
+
+    marker: Location  # a file that the driver holds in the storage
+    versions: Mapping[str, str]
+
+    def meet(self) -> None:
+        """Raises ``RuntimeError`` naming this node, if it does not see the storage or has other versions."""
+        where = f"node {socket.gethostname()}"
+        if not self.marker.exists():
+            raise RuntimeError(f"{where} does not see the storage of this sweep ({self.marker}): is it mounted there?")
+        try:
+            differ(self.versions, {where: versions()})
+        except UserError as error:
+            raise RuntimeError(str(error)) from None
+
+
+# -- before anything is started --------------------------------------------------------------------------------------------
+
+
+def check(store: CellStore) -> None:
+    """Ask every node; raises ``UserError`` if one does not see the storage or would run other code than this."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    local = None if isinstance(store.root, RemotePath) else store.root
+    created = local is not None and not local.exists()
+    probe = local / f".ltsearch-{uuid.uuid4().hex[:8]}" if local is not None else None
+    scout = ray.remote(num_cpus=0)(Scout)  # an actor, as trials are: a task may run where an actor cannot
+    try:
+        if probe is not None and local is not None:
+            local.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+        scouts = {
+            node["NodeManagerAddress"]: scout.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote()
+            for node in nodes
+        }
+        place = (str(probe) if probe else None, store.root if local is None else None)
+        answers = {address: sent.look_around.remote(*place) for address, sent in scouts.items()}
+        found = {}
+        for address, answer in answers.items():
+            try:
+                found[address] = ray.get(answer, timeout=ANSWER_SECONDS)
+            except Exception as error:  # Ray raises many kinds; that there is no answer is what matters
+                first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                raise UserError(
+                    f"node {address} of the cluster runs no trials ({first[:300]}); see `ray status` on the head, whether the "
+                    "node has the same Python and packages, and whether the cluster was started with the same authentication: "
+                    "with the token in ~/.ray/auth_token (RAY_AUTH_MODE=token), or without (RAY_AUTH_MODE=disabled)"
+                ) from None
+    finally:
+        if probe is not None and local is not None:
+            probe.unlink(missing_ok=True)
+            if created:
+                local.rmdir()
+    differ(versions(), {address: answer["versions"] for address, answer in found.items()})
+    for address, answer in found.items():
+        if answer["blind"]:
+            raise UserError(
+                f"--storage {store.root}: node {address} ({answer['host']}) {answer['blind']}; every trial writes its "
+                "checkpoints there, and goes on from them on another node: name a folder that all nodes share, or s3://…, with "
+                "--storage or LTSEARCH_STORAGE"
+            )
+
+
+class Scout:
+    """Sent to every node."""
+
+    def look_around(self, probe: str | None, remote: RemotePath | None) -> dict[str, Any]:
+        """See the function."""
+        return look_around(probe, remote)
+
+
+def look_around(probe: str | None, remote: RemotePath | None) -> dict[str, Any]:
+    """What a node answers: who it is, its versions, and why it cannot use the storage ("" if it can)."""
+    blind = ""
+    if probe is not None and not Path(probe).exists():
+        blind = "does not see that folder"
+    elif probe is not None:
+        own = Path(f"{probe}-{uuid.uuid4().hex[:8]}")
+        try:
+            own.touch()
+            own.unlink()
+        except OSError as error:
+            blind = f"cannot write there ({error.strerror})"
+    elif remote is not None:
+        try:
+            CellStore(remote).check_writable()
+        except UserError as error:
+            blind = f"cannot use it ({error})"
+    return {"host": socket.gethostname(), "versions": versions(), "blind": blind}
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that results depend on, and of our own code, by its content."""
+    found = {"code": code_hash()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "none"
+    return found
+
+
+def code_hash() -> str:
+    """A hash of the sources of ``ltsearch`` and ``trainables`` as they are imported here."""
+    import ltsearch
+    import trainables
+
+    digest = hashlib.sha256()
+    for package in (ltsearch, trainables):
+        home = Path(str(package.__file__)).parent
+        for path in sorted(home.rglob("*.py")):
+            digest.update(str(path.relative_to(home)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def differ(ours: Mapping[str, str], theirs: Mapping[str, Mapping[str, str]]) -> None:
+    """Raises ``UserError`` naming every node and package whose version is not the driver's."""
+    odd = [
+        f"{address} has {name} {found.get(name, 'none')}"
+        for address, found in theirs.items()
+        for name in ours
+        if found.get(name, "none") != ours[name]
+    ]
+    if odd:
+        here = ", ".join(f"{name} {value}" for name, value in ours.items() if any(f" {name} " in o for o in odd))
+        names = {"code": "ltsearch's own code, by its hash"}
+        legend = "".join(f" ({key}: {text})" for key, text in names.items() if any(f" {key} " in o for o in odd))
+        raise UserError(
+            f"the cluster is mixed: the command runs with {here}, but {'; '.join(odd[:6])}{' …' if len(odd) > 6 else ''}"
+            f"{legend}; results must not depend on where a trial ran: install the same versions everywhere (`ray up "
+            "cluster.yaml` runs the setup commands again)"
+        )

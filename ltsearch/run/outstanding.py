@@ -1,0 +1,174 @@
+"""What a sweep still has to do, and what all of it is: ablation cells, what they require, the search, the confirmations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ltsearch.plan import adaptive, sources
+from ltsearch.plan.layout import Cell, Plan, first, required_label, search_data
+from ltsearch.plan.sources import SourceKey
+from ltsearch.run.jobs import Job, Outcome
+from ltsearch.store.cells import CellStore
+from ltsearch.store.ids import cell_id
+from ltsearch.store.records import KL_EXPERTS, SETTLED, CellRecord, Status
+from ltsearch.study.spec import seed_list
+from trainables.config import TrialConfig
+from trainables.errors import UserError
+
+if TYPE_CHECKING:
+    from ltsearch.search.optuna_study import SearchStudy
+    from trainables.data.source import Source
+
+
+Judge = Callable[[CellRecord], bool]
+
+
+def unwanted(fresh: bool, retry: bool, stale: Judge) -> Judge:
+    """Which records do not count: all with ``--fresh``, stale ones, and with ``--retry`` those of cells that gave no result."""
+
+    def judge(record: CellRecord) -> bool:
+        return fresh or stale(record) or (retry and record.status in (Status.DIVERGED, Status.OUT_OF_MEMORY))
+
+    return judge
+
+
+def outstanding(plan: Plan, study: SearchStudy | None, store: CellStore, unwanted: Judge) -> list[TrialConfig]:
+    """Configurations that are still to be trained; of a search that goes on, one for every data set it may use."""
+
+    def done(cell: str) -> bool:
+        record = store.read(cell)
+        return record is not None and record.status in SETTLED and not unwanted(record)
+
+    planned = plan.with_seeds(adaptive.seeds_now(plan, lambda cell: store.read(cell) if done(cell) else None))
+    left = [cell.config for cell in planned.cells if not done(cell.id)]
+    if plan.search_base is not None:
+        confirmed = confirmations(study)
+        if study is None or not study.is_over() or not all(done(cell.id) for cell in confirmed):
+            left += [*search_data(plan), *(cell.config for cell in confirmed)]
+    return left
+
+
+def called(plan: Plan) -> Callable[[TrialConfig], str]:
+    """Where in the study a configuration stands: its file and row."""
+    where: dict[str, str] = {cell.id: f"row {row.label!r}" for row in reversed(plan.rows) for cell in row.cells}
+    for row in plan.rows:
+        for one in (one for cell in row.cells for one in first(cell)):
+            where.setdefault(one.id, f"row {row.label!r}, what it builds on")
+    return lambda config: f"{plan.loaded.file}: {where.get(cell_id(config), 'search')}"
+
+
+def confirmations(study: SearchStudy | None) -> list[Cell]:
+    """Cells that confirm what the search has found so far."""
+    return [cell for _, cells in study.winners() for cell in cells] if study is not None else []
+
+
+def settled_configs(plan: Plan, study: SearchStudy | None, store: CellStore) -> list[TrialConfig]:
+    """Configurations of cells that are done, by what is written of them: their data may have changed since."""
+    return [cell.config for cell in [*plan.cells, *confirmations(study)] if is_settled(cell.id, store)]
+
+
+def check_metrics(plan: Plan, data: Mapping[SourceKey, Source]) -> None:
+    """Raises ``UserError`` if the search asks for a number that its trials will not have."""
+    search, base = plan.loaded.spec.search, plan.search_base
+    if search is None or base is None or (source := data.get(sources.key(base.data))) is None:
+        return
+    from trainables.data.longtail import split
+
+    counts = split(base.data, source).class_counts
+    there = {
+        "many": (counts > 100).any(),
+        "medium": ((counts >= 20) & (counts <= 100)).any(),
+        "few": (counts < 20).any(),
+    }
+    for metric in search.metrics:
+        group = metric.name.rpartition("_")[2]
+        where = f"{plan.loaded.file}: search.metrics: {metric.name}"
+        if not there.get(group, True):
+            raise UserError(
+                f"{where}: no class of {base.data.path or base.data.name} is {group}-shot here (training images a class: "
+                f"{int(counts.min())} to {int(counts.max())}); choose another metric"
+            )
+        searched = any("model.experts" in parameter.targets(name) for name, parameter in search.space.items())
+        if metric.name.endswith(KL_EXPERTS) and base.model.experts == 1 and not searched:
+            raise UserError(
+                f"{where}: one expert has no distance to another; set model.experts, or choose another metric"
+            )
+
+
+def failures(
+    plan: Plan, study: SearchStudy | None, store: CellStore, ended: Sequence[tuple[Job, Outcome]]
+) -> list[str]:
+    """One line for every cell without a result, of this run of the command or of an earlier one, and for a failed search."""
+    told = {
+        job.cell.id: f"{outcome.status}: {job.label} ({job.cell.id}): {outcome.error}"
+        for job, outcome in ended
+        if outcome.status not in (Status.FINISHED, Status.PRUNED)
+    }
+    seen = {job.cell.id for job, _ in ended}
+    for cell, stage, label in named_cells(plan, study):
+        record = store.read(cell) if cell not in seen and stage != "search" else None
+        if record is not None and record.status in SETTLED - {Status.FINISHED}:
+            told.setdefault(cell, f"{record.status}: {label} ({cell}): {record.error}; --retry runs it again")
+    return [*told.values(), *([f"search: {study.problem}"] if study is not None and study.problem else [])]
+
+
+def existing_study(plan: Plan, store: CellStore, root: Path) -> SearchStudy | None:
+    """The search as far as it has come on the data as it lies there; None if it has not begun."""
+    if plan.search_base is None:
+        return None
+    from ltsearch.search import journal
+    from ltsearch.search.optuna_study import SearchStudy
+
+    folder, content = store.sweep_folder(plan.loaded.sweep), sources.content(store, plan.search_base, root)
+    if not content or not journal.exists(folder):
+        return None
+    try:
+        return SearchStudy(plan, folder, content, create=False)  # another driver may be at work: nothing is written
+    except KeyError:
+        return None
+
+
+def is_settled(cell: str, store: CellStore) -> bool:
+    """Is there nothing more to be done for this cell?"""
+    record = store.read(cell)
+    return record is not None and record.status in SETTLED
+
+
+def count(plan: Plan, study: SearchStudy | None, store: CellStore) -> tuple[int, int]:
+    """How many cells the sweep has, and how many of them are done; of a search, as many as its budget allows."""
+    cells = plan.with_seeds(adaptive.seeds_now(plan, store.read)).cells
+    total, done = len(cells), sum(is_settled(cell.id, store) for cell in cells)
+    search = plan.loaded.spec.search
+    if study is not None and search is not None:
+        over = study.is_over()
+        confirmed = {cell.id for cell in confirmations(study)} - {cell.id for cell in cells}
+        asked = search.confirm.top_k * len(seed_list(search.confirm.seeds)) if search.confirm else 0
+        total += study.ended() if over else search.trials
+        total += len(confirmed) if over else asked
+        done += study.ended() + (sum(is_settled(cell, store) for cell in confirmed) if over else 0)
+    return total, done
+
+
+def all_cells(plan: Plan, study: SearchStudy | None) -> list[str]:
+    """Ids of every cell that the sweep has planned, searched or confirmed, each once."""
+    return list(dict.fromkeys(cell for cell, _, _ in named_cells(plan, study)))
+
+
+def recorded_cells(plan: Plan, study: SearchStudy | None, store: CellStore) -> list[tuple[str, str, str]]:
+    """Cells (id, stage, label) with a record, which MLflow must know even if it is new."""
+    return [named for named in named_cells(plan, study) if store.read(named[0]) is not None]
+
+
+def named_cells(plan: Plan, study: SearchStudy | None) -> list[tuple[str, str, str]]:
+    """Cells (id, stage, label) of the ablation, what they require, the search and the confirmations; shared ones come again."""
+    named = [(cell.id, "ablation", f"{row.label} · seed {cell.seed}") for row in plan.rows for cell in row.cells]
+    required = {one.id: one for row in plan.rows for cell in row.cells for one in first(cell)}
+    named += [(one.id, "required", required_label(one)) for one in required.values()]
+    if study is not None:
+        named += [(trial.cell, "search", f"trial {trial.number}") for trial in study.record().trials if trial.cell]
+        for rank, (trial, cells) in enumerate(study.winners(), 1):
+            label = f"confirm {rank} (trial {trial.number})"
+            named += [(cell.id, "confirm", f"{label} · seed {cell.seed}") for cell in cells]
+    return named

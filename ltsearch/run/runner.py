@@ -1,0 +1,186 @@
+"""Running the queue on Ray Tune: one experiment whose searcher is the queue and whose scheduler asks it when to stop.
+
+Ablation cells, search trials and confirmations are trials of the same experiment, so that all of them share the warm actors.
+Tune's own checkpoints, loggers and restore are not used: the store has what is needed to go on (``design``: `Tuner.restore`
+cannot grow a search and does not restore ASHA's rungs).
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from ltsearch.cluster import ray_cluster
+from ltsearch.run.nodes import Terms
+from ltsearch.run.queue import Queue
+from ltsearch.store.provenance import ROOT, usable_cpus
+from ltsearch.study.spec import Resources
+from trainables.errors import UserError
+
+
+@contextmanager
+def ray_session(address: str | None, *, logs: bool) -> Iterator[None]:
+    """Join the cluster at ``address`` or start Ray on this machine; ends what it started.
+
+    Raises ``UserError`` if the cluster cannot be reached.
+    """
+    if address and address.startswith("ray://"):
+        raise UserError(
+            f"--address {address}: Ray Client addresses do not work here; run the command on the cluster's head with "
+            "--address auto, or name the head's host:6379"
+        )
+    os.environ |= {
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # results go to the store and to MLflow
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is the sweep's to handle
+        "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state is never read again
+        "RAY_AIR_NEW_OUTPUT": "0",
+    }
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about its coming default
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address:
+        ray_cluster.use_token()
+    # Workers import the three packages from where this one lies.
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+    import ray
+
+    if not logs:
+        _silence_raylets()
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    options: dict[str, Any] = {"log_to_driver": logs, "logging_level": logging.INFO if logs else logging.ERROR}
+    try:
+        if address:
+            ray.init(address=address, runtime_env={"working_dir": str(ROOT), "excludes": EXCLUDES}, **options)
+        else:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                num_cpus=usable_cpus(),
+                _temp_dir=os.environ.get("RAY_TMPDIR"),
+                **options,
+            )
+    except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
+        if not address:
+            raise
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"--address {address}: no Ray cluster answers there ({first}); start one with `ray up cluster.yaml`, or leave "
+            "--address out to run on this machine"
+        ) from None
+    signal.signal(signal.SIGTERM, on_sigterm)  # ray.init has put its own there, which aborts
+    try:
+        yield
+    finally:
+        # Garbage that holds Ray objects must go before Ray does: another thread (MLflow's writer) that collects it while Ray
+        # shuts down would take the process with it ("the core worker has already been shutdown").
+        gc.collect()
+        gc.disable()
+        try:
+            ray.shutdown()
+        finally:
+            gc.enable()
+
+
+def _silence_raylets() -> None:
+    """What raylets tell every driver (processes that died, processes that were started) in spite of ``log_to_driver=False``.
+
+    What matters to a sweep is told as a trial's retry or failure.
+    """
+    from ray._private import worker
+
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = lambda *_, **__: None
+
+
+# What Ray does not send to the nodes of a cluster; rooted, since `trainables/data` is a package.
+EXCLUDES = ["/.git", "/.venv", "/store", "/results", "/mlruns", "/mlflow.db", "/data", "/docs"]
+
+
+def run(
+    queue: Queue,
+    resources: Resources,
+    capacity: Callable[[], int],
+    sources: Mapping[Any, Any],
+    provenance: Mapping[str, str],
+    *,
+    logs: bool,
+    terms: Terms | None = None,
+    pending: int = 1,
+) -> None:
+    """Run the queue until it is exhausted, ``capacity()`` trials at once.
+
+    ``terms``: what every node must meet. ``pending``: for how many trials at once a cluster that grows is asked for nodes.
+
+    ``KeyboardInterrupt`` passes through; the store has what is needed to go on.
+    """
+    if not logs:  # a trial's error is told in one line, by the progress and in its record
+        warnings.filterwarnings("ignore", module="ray")
+        for name in ("ray", "ray.tune", "ray.air", "ray.train"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(pending)
+    from ray import tune
+    from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, TuneError
+
+    from ltsearch.run.placement_groups import Orphans
+    from ltsearch.run.trial import CellTrial
+    from ltsearch.run.tune_adapters import Feeder, Stopper, TrialCallback, tell_memory_apart
+    from ltsearch.run.worker_group import Layout
+
+    layout = None
+    if resources.workers > 1:
+        spread = resources.placement == "spread"
+        layout = Layout(resources.workers, resources.cpus_per_worker, resources.gpus_per_worker, spread)
+    orphans = Orphans() if layout is not None else None
+    feeder = Feeder(queue, capacity, orphans, spare=layout is None, max_failures=resources.max_failures)
+    tell_memory_apart()
+    trainable = tune.with_resources(
+        tune.with_parameters(
+            CellTrial,
+            sources=dict(sources),
+            storage=str(queue.store.root),
+            cpus=resources.cpus_per_worker,
+            gpus=resources.gpus_per_worker,
+            checkpoint_seconds=resources.checkpoint_seconds,
+            provenance=dict(provenance),
+            layout=layout,
+            terms=terms,
+        ),
+        # Tune does not see what a worker group reserves: how many trials run at once is bounded by the queue. The trial's
+        # own actor needs next to nothing, but Ray refuses nothing at all: one byte.
+        {"cpu": 0, "memory": 1} if layout else {"cpu": resources.cpus_per_worker, "gpu": resources.gpus_per_worker},
+    )
+    with tempfile.TemporaryDirectory(prefix="ltsearch-tune-") as scratch:
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=TuneConfig(
+                search_alg=feeder,
+                scheduler=Stopper(feeder),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+                trial_name_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=RunConfig(
+                name="sweep",
+                storage_path=scratch,
+                verbose=0,
+                # Tune's own checkpoints would lie in a folder of the driver's host, which other nodes do not see.
+                checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
+                failure_config=FailureConfig(max_failures=resources.max_failures),
+                callbacks=[TrialCallback(feeder)],
+            ),
+        )
+        try:
+            tuner.fit()
+        except TuneError:
+            if feeder.broken is None:
+                raise
+    if feeder.broken is not None:
+        raise feeder.broken

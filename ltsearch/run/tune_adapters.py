@@ -1,0 +1,218 @@
+"""The three thin classes by which Tune talks to the queue: a searcher, a scheduler and a callback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ray import cloudpickle
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from ltsearch.run.jobs import Job, Outcome
+from ltsearch.run.placement_groups import Orphans
+from ltsearch.run.queue import Queue
+from ltsearch.store.records import Epoch, Status
+from ltsearch.store.retries import StorageError, patiently
+
+OUT_OF_MEMORY = "OutOfMemoryError"
+_METRICS, _PER_CLASS = "metrics/", "per_class/"
+
+
+class KilledForMemory(RayActorError):  # type: ignore[misc]
+    """Ray ended an actor because its node ran out of memory."""
+
+
+def tell_memory_apart() -> None:
+    """Let Tune take a process that Ray's memory monitor ended for one that died: it knows no such error, and would stop."""
+    failed = RayActorManager._actor_task_failed
+    if getattr(failed, "ltsearch", False):
+        return
+
+    def actor_task_failed(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError):
+            exception = KilledForMemory(error_msg=str(exception))
+        failed(manager, tracked_actor_task, exception)
+
+    actor_task_failed.ltsearch = True  # type: ignore[attr-defined]
+    RayActorManager._actor_task_failed = actor_task_failed
+
+
+class _NotSaved:
+    """Tune pickles what it is given, for a restore that is not used: the store and Optuna's journal are the state."""
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        return object, ()
+
+
+class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
+    """Hands the queue's jobs to Tune, no more at a time than fit."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        capacity: Callable[[], int],
+        orphans: Orphans | None = None,
+        *,
+        spare: bool = True,
+        max_failures: int = 0,
+    ) -> None:
+        """``capacity()`` trials run at once: nodes come and go. ``orphans``: for trials of several workers.
+
+        ``spare``: keep one more at hand. Not for trials of which Tune does not see the resources: it would start that one.
+        ``max_failures``: how often a job is tried again.
+        """
+        super().__init__(metric=None, mode=None)
+        self.queue, self.capacity, self.orphans, self.spare = queue, capacity, orphans, spare
+        self.max_failures = max_failures
+        self.jobs: dict[str, Job] = {}
+        self.broken: StorageError | None = None  # why no more trials are handed out
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Tune swallows errors of its callbacks, or wraps them: this remembers the one that ends the sweep."""
+        try:
+            yield
+        except StorageError as error:
+            self.broken = error
+            raise
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next job as a Tune config; None for later."""
+        # With one more at hand, an actor whose trial ends is given the next one instead of being ended. One at a time, the
+        # search must see every result before it proposes.
+        if self.broken is not None:
+            return str(Searcher.FINISHED)
+        capacity = self.capacity()
+        if len(self.queue.running) >= capacity + (self.spare and capacity > 1):
+            return None
+        with self.keeping():
+            job = self.queue.next()
+        if job is None:
+            return Searcher.FINISHED if self.queue.exhausted else None
+        self.jobs[trial_id] = job
+        return {
+            "cell": job.cell.id,
+            "trial": job.cell.config.model_dump_json(),
+            "keep_final": job.cell.keep_final,
+            "started": job.started,
+            "requires": [cell.id for cell in job.cell.requires],
+        }
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The scheduler tells the queue."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """See ``_NotSaved``."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See ``_NotSaved``."""
+
+
+class Stopper(_NotSaved, FIFOScheduler):  # type: ignore[misc]
+    """Tells the queue of every epoch and every end, and stops what the queue says."""
+
+    def __init__(self, feeder: Feeder) -> None:
+        """Jobs are looked up at the feeder."""
+        super().__init__()
+        self.feeder = feeder
+        self.stopped: set[str] = set()
+
+    def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """An epoch that is not the last one: Tune keeps results with ``done`` from schedulers."""
+        if self._epoch(trial, result, last=False):
+            self.stopped.add(trial.trial_id)
+            return str(TrialScheduler.STOP)
+        return str(TrialScheduler.CONTINUE)
+
+    def on_trial_complete(self, controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Finished, diverged, out of memory, or stopped by the search."""
+        job = self.feeder.jobs[trial.trial_id]
+        with self.feeder.keeping():
+            if trial.trial_id in self.stopped:
+                self.feeder.queue.end(job, Outcome(Status.PRUNED))
+                return
+            status = Status(result["status"])
+            if status is Status.FINISHED:
+                self._epoch(trial, result, last=True)
+            record = patiently(lambda: self.feeder.queue.store.read(job.cell.id))
+            self.feeder.queue.end(job, Outcome(status, record.error if record else None))
+
+    def _epoch(self, trial: Trial, result: dict[str, Any], *, last: bool) -> bool:
+        metrics = {k.removeprefix(_METRICS): v for k, v in result.items() if k.startswith(_METRICS)}
+        per_class = {k.removeprefix(_PER_CLASS): v for k, v in result.items() if k.startswith(_PER_CLASS)}
+        job = self.feeder.jobs[trial.trial_id]
+        if notice := result.get("notice"):
+            self.feeder.queue.say(f"{job.label} ({job.cell.id}): {notice}")
+        with self.feeder.keeping():
+            return self.feeder.queue.epoch(job, Epoch(epoch=result["epoch"], metrics=metrics), per_class, last)
+
+    def on_trial_error(self, controller: Any, trial: Trial) -> None:
+        """Tune calls this before every retry too: the callback below is told of the last failure only."""
+
+
+class TrialCallback(_NotSaved, Callback):  # type: ignore[misc]
+    """Tells the queue when a trial starts, and when a failed one goes on or has failed for good."""
+
+    def __init__(self, feeder: Feeder) -> None:
+        """Jobs are looked up at the feeder."""
+        self.feeder = feeder
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Every round of Tune's loop."""
+        if self.feeder.orphans is not None:
+            self.feeder.orphans.tidy()
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """An actor has the trial."""
+        self.feeder.queue.started(self.feeder.jobs[trial.trial_id])
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Tune starts the trial again; it goes on from its checkpoint."""
+        self._watch()
+        job, why = self.feeder.jobs[trial.trial_id], reason(trial)
+        if why.startswith(OUT_OF_MEMORY):
+            # Not tried again: the new process finds the cell settled.
+            with self.feeder.keeping():
+                self.feeder.queue.settle_early(job, Outcome(Status.OUT_OF_MEMORY, why))
+            return
+        self.feeder.queue.retried(job, why)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Failed for good, after the retries."""
+        self._watch()
+        job, why = self.feeder.jobs[trial.trial_id], reason(trial)
+        status = Status.OUT_OF_MEMORY if why.startswith(OUT_OF_MEMORY) else Status.FAILED
+        with self.feeder.keeping():
+            if status is Status.FAILED and job.retries < self.feeder.max_failures:
+                self.feeder.queue.again(job)  # Tune does not retry a trial whose process dies before it has begun
+            else:
+                self.feeder.queue.end(job, Outcome(status, why))
+
+    def _watch(self) -> None:
+        if self.feeder.orphans is not None:
+            self.feeder.orphans.watch()
+
+
+def reason(trial: Trial) -> str:
+    """What was raised, in one line, or that the process died."""
+    # Tune's `get_error` reads the trial's storage, where the file only comes later; it lies in the local folder.
+    path = trial.pickled_error_file
+    try:
+        error = cloudpickle.loads(Path(path).read_bytes()) if path else None
+    except (OSError, EOFError, ValueError, AttributeError, ImportError):
+        error = None
+    if isinstance(error, KilledForMemory | OutOfMemoryError):
+        return f"{OUT_OF_MEMORY}: the node ran out of memory, and Ray ended the trial's process"
+    if isinstance(error, RayActorError):
+        said = [line for line in str(error).splitlines() if line.startswith("RuntimeError: ")]  # when it was made
+        return said[-1][:500] if said else "the trial's process died"
+    cause = getattr(error, "cause", None) or error
+    first = next(iter(str(cause).strip().splitlines()), "")
+    return f"{type(cause).__name__}: {first[:500]}" if cause is not None else "unknown error"

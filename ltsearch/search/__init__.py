@@ -1,0 +1,1 @@
+"""Optuna: the study, samplers, early stopping, the journal."""

@@ -1,0 +1,398 @@
+"""The search: an Optuna study that survives its driver.
+
+Everything that the search knows (trials, values of every epoch, ASHA's rungs) lies in Optuna's journal, so a study that is
+loaded again goes on with its history and its early-stopping state. The sampler is made anew for every trial, seeded by the
+study's seed and the trial's number: an interrupted search proposes what an uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import warnings
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from ltsearch.plan.layout import Cell, Plan, confirm_cells, search_cell
+from ltsearch.plan.placement import check_workers
+from ltsearch.search.journal import damaged, journal, where
+from ltsearch.store.ids import identity
+from ltsearch.store.records import CellRecord, ConfirmedTrial, Epoch, PlannedCell, SearchRecord, SearchTrial, Status
+from ltsearch.study import space as spaces
+from ltsearch.study.spec import Search
+from trainables.errors import UserError
+from trainables.files import Location
+
+CELL, SECONDS, EPOCHS, STOPPED, DROPPED = "cell", "seconds", "epochs", "stopped_at", "dropped"
+JUDGED = "judged_at"
+EXHAUSTED = "exhausted"
+_RUNG = "completed_rung_"  # what Optuna's successive halving notes in a trial's system attributes
+_TRIES = 30  # proposals that were all tried before, until an untried one is picked instead
+
+
+class SearchStudy:
+    """Ask and tell, on top of Optuna."""
+
+    def __init__(self, plan: Plan, folder: Location, content: str = "", *, create: bool = True) -> None:
+        """Create or load the study.
+
+        Its name holds a hash of what is searched and of the data set's ``content`` (its fingerprint): another space or other
+        images are another study. With ``create`` False nothing is written; raises ``KeyError`` if it is not there.
+        """
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        logging.getLogger("optuna").setLevel(logging.ERROR)
+        assert plan.loaded.spec.search is not None
+        self.plan = plan
+        self.search: Search = plan.loaded.spec.search
+        name = f"{plan.loaded.sweep}-{self._hash(content)}"
+        backend = journal(folder)
+        try:
+            storage = JournalStorage(backend)
+        except Exception as error:  # logs that are Optuna's one by one, and make no history
+            raise damaged(where(folder), f"cannot be replayed ({type(error).__name__}: {error})") from None
+        self.study = self._open(storage, name, create=create)
+        self.stopped_by = ""
+        self.problem = ""  # why the search cannot go on, or what it cannot tell; empty if all is well
+        self._resumable: list[int] | None = None  # not looked at before the first ask: another driver may be at work
+
+    def _open(self, storage: JournalStorage, name: str, *, create: bool) -> optuna.Study:
+        """Load it, or create it if it is not there; loading writes nothing, which a driver at work elsewhere relies on."""
+        options: dict[str, Any] = {"storage": storage, "sampler": self._sampler(0), "pruner": self._pruner()}
+        try:
+            return optuna.load_study(study_name=name, **options)
+        except KeyError:
+            if not create:
+                raise
+            up, down = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
+            directions = [up if m.mode == "max" else down for m in self.search.metrics]
+            return optuna.create_study(study_name=name, directions=directions, **options)
+
+    def _hash(self, content: str) -> str:
+        what = {
+            "content": content,
+            "base": identity(self.plan.search_base) if self.plan.search_base else None,
+            "search": self.search.model_dump(
+                mode="json", exclude_defaults=True, exclude={"trials", "max_hours", "target", "confirm"}
+            ),
+        }
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        seed = int(hashlib.sha256(f"{self.search.seed}/{number}".encode()).hexdigest()[:8], 16)
+        warm_up = max(5, min(10, self.search.trials // 4))
+        match self.search.sampler:
+            case "random":
+                return optuna.samplers.RandomSampler(seed=seed)
+            case "gp":
+                return optuna.samplers.GPSampler(seed=seed, n_startup_trials=warm_up, warn_independent_sampling=False)
+            case "cmaes":
+                return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+            case "nsga2":
+                return optuna.samplers.NSGAIISampler(
+                    seed=seed, population_size=max(4, min(50, self.search.trials // 4))
+                )
+            case _:
+                return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=warm_up)
+
+    def _pruner(self) -> optuna.pruners.BasePruner:
+        asha = self.search.early_stopping
+        if asha is None:
+            return optuna.pruners.NopPruner()
+        return optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=asha.grace_epochs, reduction_factor=asha.reduction_factor
+        )
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=states or None)
+
+    def _counted(self) -> list[FrozenTrial]:
+        """Trials that count towards the budget: all but proposals that were dropped."""
+        return [t for t in self._trials() if DROPPED not in t.user_attrs and t.state is not TrialState.WAITING]
+
+    # -- ask -------------------------------------------------------------------------------------------------------------
+
+    def ask(self) -> tuple[int, Cell] | None:
+        """The next trial's number and cell; None when the search has spent its budget or tried everything.
+
+        Trials that were running when the driver died come first.
+        """
+        if self._resumable is None:
+            self._resumable = self._left_running()
+        if self._resumable:
+            number = self._resumable.pop(0)
+            cell = search_cell(self.plan, self._params(self._frozen(number)))
+            return number, cell
+        if self._spent():
+            return None
+        for _ in range(_TRIES):
+            asked = self._ask_once()
+            if asked is not None:
+                return asked
+        return self._ask_untried()
+
+    def _left_running(self) -> list[int]:
+        """Trials that a dead driver left running; what it was still proposing is dropped."""
+        left = self._trials(TrialState.RUNNING)
+        for trial in left:
+            if CELL not in trial.user_attrs:
+                self._drop(trial.number, "proposed by half")
+        return [trial.number for trial in left if CELL in trial.user_attrs]
+
+    def _spent(self) -> bool:
+        counted = self._counted()
+        seconds = sum(t.user_attrs.get(SECONDS, 0.0) for t in counted)
+        if self.study.user_attrs.get(EXHAUSTED):
+            self.stopped_by = "every configuration of the space was tried"
+        elif len(counted) >= self.search.trials:
+            self.stopped_by = f"{self.search.trials} trials"
+        elif self.search.max_hours is not None and seconds / 3600 >= self.search.max_hours:
+            self.stopped_by = f"{self.search.max_hours:g} hours of training"
+        elif self.search.target is not None and any(self._reached(t) for t in self._trials(TrialState.COMPLETE)):
+            self.stopped_by = f"{self.search.metrics[0].name} reached {self.search.target:g}"
+        return bool(self.stopped_by)
+
+    def is_over(self) -> bool:
+        """Budget spent and no trial left running."""
+        return not self._trials(TrialState.RUNNING) and self._spent()
+
+    def ended(self) -> int:
+        """Trials that have ended and count."""
+        return sum(t.state.is_finished() for t in self._counted())
+
+    def _reached(self, trial: FrozenTrial) -> bool:
+        assert self.search.target is not None and trial.values is not None
+        sign = 1 if self.search.metrics[0].mode == "max" else -1
+        return bool(sign * trial.values[0] >= sign * self.search.target)
+
+    def _ask_once(self) -> tuple[int, Cell] | None:
+        self.study.sampler = self._sampler(len(self._trials()))
+        trial = self.study.ask()
+        chosen: dict[str, spaces.Scalar] = {}
+        for name in spaces.ordered(self.search.space):
+            parameter = self.search.space[name]
+            if spaces.active(parameter, chosen):
+                chosen[name] = _suggest(trial, name, parameter)
+        try:
+            cell = search_cell(self.plan, chosen)
+            check_workers(self.plan.loaded.spec.resources, [cell.config])
+        except UserError as error:  # values that are fine one by one and not together
+            self._drop(trial.number, str(error))
+            return None
+        twin = None if self.search.repeat_configurations else self._twin(cell.id, trial.number)
+        if twin is not None:
+            self._drop(trial.number, twin)
+            return None
+        trial.set_user_attr(CELL, cell.id)
+        return trial.number, cell
+
+    def _drop(self, number: int, why: str | int) -> None:
+        """A proposal that is not run and does not count."""
+        Trial(self.study, self._frozen(number)._trial_id).set_user_attr(DROPPED, why)
+        self.study.tell(number, state=TrialState.FAIL)
+
+    def _twin(self, cell: str, number: int) -> int | None:
+        """The number of an earlier trial with this cell."""
+        for trial in self._trials():
+            if trial.number != number and trial.user_attrs.get(CELL) == cell:
+                return trial.number
+        return None
+
+    def _ask_untried(self) -> tuple[int, Cell] | None:
+        """For a discrete space of which the sampler proposes what was tried: one of what was not, at random."""
+        everything = spaces.combinations(self.search.space)
+        if everything is None:
+            why = next((t.user_attrs[DROPPED] for t in reversed(self._trials()) if DROPPED in t.user_attrs), "")
+            self.problem = f"{_TRIES} proposals in a row could not be run, the last: {why}; narrow search.space"
+            self.stopped_by = self.problem
+            return None
+        tried = {t.user_attrs.get(CELL) for t in self._trials()}
+        left = [c for c in everything if self._id(c) not in {None, *tried}]
+        if not left:
+            self.study.set_user_attr(EXHAUSTED, True)
+            self._spent()
+            return None
+        number = len(self._trials())
+        pick = int(hashlib.sha256(f"{self.search.seed}/untried/{number}".encode()).hexdigest()[:8], 16) % len(left)
+        self.study.enqueue_trial(left[pick])
+        return self._ask_once()
+
+    def _id(self, chosen: dict[str, spaces.Scalar]) -> str | None:
+        try:
+            return search_cell(self.plan, chosen).id
+        except UserError:
+            return None
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self._trials()[number]
+
+    @staticmethod
+    def _params(trial: FrozenTrial) -> dict[str, Any]:
+        return dict(trial.params)
+
+    # -- tell ------------------------------------------------------------------------------------------------------------
+
+    def report(self, number: int, epoch: Epoch, last: bool) -> bool:
+        """Tell an epoch's value; True if the trial should stop early.
+
+        An epoch that is told already is not told again. The verdict is kept: a driver that dies between it and the end of the
+        trial, or anywhere between the value and the verdict, comes to the same one, at the same epoch, when the epochs are told
+        again.
+        """
+        if self.search.early_stopping is None or len(self.search.metrics) > 1:
+            return False
+        value = epoch.metrics.get(self.search.metrics[0].name)
+        frozen = self._frozen(number)
+        if STOPPED in frozen.user_attrs:
+            return not last and epoch.epoch >= int(frozen.user_attrs[STOPPED])
+        told = epoch.epoch in frozen.intermediate_values
+        if value is None or (told and epoch.epoch != frozen.last_step):
+            return False
+        trial = Trial(self.study, frozen._trial_id)
+        if not told:
+            trial.report(value, epoch.epoch)
+        if last:
+            return False
+        if told and frozen.user_attrs.get(JUDGED) == epoch.epoch:
+            return False
+        stop = trial.should_prune() or (told and self._judged_again(frozen))
+        if stop:
+            trial.set_user_attr(STOPPED, epoch.epoch)
+        elif _rungs(self._frozen(number)) > _rungs(frozen) or told:
+            trial.set_user_attr(JUDGED, epoch.epoch)  # a verdict to go on is kept as well: rivals may have come since
+        return stop
+
+    def _judged_again(self, frozen: FrozenTrial) -> bool:
+        """The verdict on the last value, once more.
+
+        Optuna notes that a trial has reached a rung before it compares, and never compares there again: of a driver that died
+        in between, the note is there and the verdict is not. So it is found in a copy of the study without that note.
+        """
+        asha = self.search.early_stopping
+        assert asha is not None
+        before = max((step for step in frozen.intermediate_values if step != frozen.last_step), default=0)
+        judged = copy.deepcopy(frozen)
+        judged.system_attrs = {
+            key: value
+            for key, value in frozen.system_attrs.items()
+            if not key.startswith(_RUNG)
+            or asha.grace_epochs * asha.reduction_factor ** int(key.removeprefix(_RUNG)) <= before
+        }
+        twin = optuna.create_study(directions=self.study.directions, pruner=self._pruner())
+        twin.add_trials([judged if t.number == frozen.number else t for t in self._trials()])
+        return Trial(twin, twin.trials[frozen.number]._trial_id).should_prune()
+
+    def tell(self, number: int, status: Status, record: CellRecord | None) -> None:
+        """How a trial ended. Stopped early and diverged are PRUNED, other failures FAIL."""
+        frozen = self._frozen(number)
+        if frozen.state.is_finished():
+            return
+        trial = Trial(self.study, frozen._trial_id)
+        history = record.history if record is not None else []
+        trial.set_user_attr(SECONDS, sum(e.metrics.get("seconds", 0.0) for e in history))
+        trial.set_user_attr(EPOCHS, history[-1].epoch if history else 0)
+        if status is Status.FINISHED:
+            values = [history[-1].metrics.get(metric.name) for metric in self.search.metrics]
+            if all(value is not None for value in values):
+                self.study.tell(number, [float(v) for v in values if v is not None])
+                return
+            lacking = [metric.name for metric, value in zip(self.search.metrics, values, strict=True) if value is None]
+            self.problem = f"trial {number} finished without {', '.join(lacking)}; choose another metric"
+        pruned = status in (Status.PRUNED, Status.DIVERGED) and len(self.search.metrics) == 1
+        self.study.tell(number, state=TrialState.PRUNED if pruned else TrialState.FAIL)
+
+    # -- at the end ------------------------------------------------------------------------------------------------------
+
+    def best(self) -> list[FrozenTrial]:
+        """Complete trials, best first; the Pareto front, by the first metric, for several."""
+        if len(self.search.metrics) > 1:
+            trials = self.study.best_trials
+        else:
+            trials = self._trials(TrialState.COMPLETE)
+        sign = -1 if self.search.metrics[0].mode == "max" else 1
+        return sorted(trials, key=lambda t: (sign * t.values[0], t.number))
+
+    def winners(self) -> list[tuple[FrozenTrial, list[Cell]]]:
+        """What ``confirm`` trains."""
+        if self.search.confirm is None:
+            return []
+        chosen = self.best()[: self.search.confirm.top_k]
+        return [(trial, confirm_cells(self.plan, self._params(trial))) for trial in chosen]
+
+    def record(self) -> SearchRecord:
+        """``search.json``."""
+        names = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+        trials = [
+            SearchTrial(
+                number=t.number,
+                params=self._params(t),
+                values=list(t.values) if t.values is not None else _last_value(t),
+                state=names.get(t.state, "running"),
+                epochs=t.user_attrs.get(EPOCHS, 0),
+                cell=t.user_attrs.get(CELL, ""),
+                seconds=t.user_attrs.get(SECONDS, 0.0),
+            )
+            for t in self._counted()
+        ]
+        asha = self.search.early_stopping
+        return SearchRecord(
+            metrics=[m.name for m in self.search.metrics],
+            directions=[m.mode for m in self.search.metrics],
+            sampler=self.search.sampler,
+            early_stopping=f"ASHA (grace {asha.grace_epochs}, factor {asha.reduction_factor})" if asha else "none",
+            space={name: parameter.describe() for name, parameter in self.search.space.items()},
+            trials=trials,
+            importances=self._importances(),
+            best=[t.number for t in self.best()],
+            confirmed=[
+                ConfirmedTrial(
+                    number=trial.number,
+                    params=self._params(trial),
+                    values=list(trial.values),
+                    cells=[PlannedCell(cell=c.id, seed=c.seed) for c in cells],
+                )
+                for trial, cells in self.winners()
+            ],
+            stopped_by=self.stopped_by,
+        )
+
+    def _importances(self) -> dict[str, dict[str, float]]:
+        """fANOVA over complete trials, by metric; empty where there are too few or only one value."""
+        found: dict[str, dict[str, float]] = {}
+        if len(self._trials(TrialState.COMPLETE)) < 4:
+            return found
+        for i, metric in enumerate(self.search.metrics):
+            try:
+                evaluator = optuna.importance.FanovaImportanceEvaluator(seed=self.search.seed)
+                target = (lambda t, i=i: t.values[i]) if len(self.search.metrics) > 1 else None
+                values = optuna.importance.get_param_importances(self.study, evaluator=evaluator, target=target)
+            except (ValueError, RuntimeError):  # no variance, or no parameter that all trials share
+                continue
+            found[metric.name] = {name: float(value) for name, value in values.items()}
+        return found
+
+
+def _rungs(trial: FrozenTrial) -> int:
+    """How many of ASHA's rungs it has reached."""
+    return sum(key.startswith(_RUNG) for key in trial.system_attrs)
+
+
+def _suggest(trial: Trial, name: str, parameter: spaces.Parameter) -> spaces.Scalar:
+    if parameter.uniform is not None:
+        return trial.suggest_float(name, *parameter.uniform, step=parameter.step)
+    if parameter.loguniform is not None:
+        return trial.suggest_float(name, *parameter.loguniform, log=True)
+    if parameter.int_ is not None:
+        return trial.suggest_int(name, *parameter.int_)
+    value: Any = trial.suggest_categorical(name, parameter.choice or [])
+    chosen: spaces.Scalar = value
+    return chosen
+
+
+def _last_value(trial: FrozenTrial) -> list[float] | None:
+    return [trial.intermediate_values[max(trial.intermediate_values)]] if trial.intermediate_values else None

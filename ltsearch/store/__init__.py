@@ -1,0 +1,1 @@
+"""What is kept: records, cells and their ids, locks, retries, where numbers come from."""

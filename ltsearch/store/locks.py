@@ -1,0 +1,181 @@
+"""One driver a sweep."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+from ltsearch.store.permissions import DENIED, denied
+from trainables.errors import UserError
+from trainables.files import Location, RemotePath
+
+BEAT_SECONDS = 10.0
+DEAD_SECONDS = 40.0
+
+
+def sweep_lock(folder: Location, say: Callable[[str], None] = print) -> SweepLock | RemoteLock:
+    """The lock of a sweep's folder. Both raise ``UserError`` on entering if another driver holds it."""
+    return RemoteLock(folder, say) if isinstance(folder, RemotePath) else SweepLock(folder)
+
+
+def _machine() -> str:
+    """What tells this machine, as it is booted now and in this process namespace, from others of the same host name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"{uuid.getnode():x}"
+
+
+def _held(sweep: str, holder: str) -> UserError:
+    return UserError(
+        f"{sweep} is already being run ({holder}) on this storage; wait for it, stop it, or name another --storage"
+    )
+
+
+class SweepLock:
+    """In a folder: an advisory lock that the kernel drops when its holder dies, however it dies."""
+
+    def __init__(self, folder: Path) -> None:
+        """``folder`` is the sweep's."""
+        self.path = folder / "lock"
+        self.file: Any = None
+        self._made: list[Path] = []
+
+    def __enter__(self) -> Self:
+        """Raises ``UserError`` if another driver holds it."""
+        try:
+            self._made = [place for place in self.path.parents if not place.exists()]  # the lowest first
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = open(self.path, "a+")
+        except OSError as error:
+            if error.errno in DENIED:
+                raise denied(error, self.path) from None
+            raise
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.file.seek(0)
+            holder = self.file.read().strip() or "unknown"
+            self.file.close()
+            raise _held(self.path.parent.name, f"process {holder}") from None
+        self.file.truncate(0)
+        self.file.write(f"{os.getpid()} on {socket.gethostname()}")
+        self.file.flush()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Let go. Of a sweep that was refused before it wrote anything, nothing is left."""
+        if kind is not None and issubclass(kind, UserError) and self._made:
+            self.path.unlink(missing_ok=True)
+            with suppress(OSError):  # something else lies there
+                for place in self._made:
+                    place.rmdir()
+        self.file.close()
+
+
+class RemoteLock:
+    """In an object store: an object that its holder renews, and that counts for nothing once it has not been renewed.
+
+    Object stores have no atomic "create if absent" that pyarrow would reach: two drivers that start within the same second are
+    told apart by reading back what was written.
+    """
+
+    def __init__(self, folder: RemotePath, say: Callable[[str], None]) -> None:
+        """``folder`` is the sweep's; ``say`` is told when a dead driver's lock is waited for."""
+        self.path, self.sweep, self.say = folder / "lock.json", folder.name, say
+        self.mark = uuid.uuid4().hex
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True, name="lock")
+
+    def __enter__(self) -> Self:
+        """Raises ``UserError`` if another driver holds it; waits until a dead one's has run out."""
+        held = self._read()
+        if held is not None and not self._dead_here(held):
+            self._wait_out(held)
+        self._write()
+        time.sleep(1.0)
+        now = self._read()
+        if now is None or now["mark"] != self.mark:
+            raise _held(self.sweep, _holder(now))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go."""
+        self._over.set()
+        self._thread.join()
+        try:
+            held = self._read()
+            if held is not None and held["mark"] == self.mark:
+                self.path.unlink(missing_ok=True)
+        except OSError:  # it runs out by itself
+            pass
+
+    def _wait_out(self, held: dict[str, Any]) -> None:
+        """Clocks of two machines differ, so the lock is watched: it is alive if it is renewed."""
+        self.say(f"{self.sweep}: {_holder(held)} had it; waiting up to {DEAD_SECONDS:g} s to see whether it is alive")
+        deadline = time.monotonic() + DEAD_SECONDS
+        while time.monotonic() < deadline:
+            time.sleep(1.0)
+            try:
+                now = self._read()
+            except OSError:  # nothing is known then
+                continue
+            if now is None:
+                return
+            if now != held:
+                raise _held(self.sweep, _holder(now))
+
+    @staticmethod
+    def _dead_here(held: dict[str, Any]) -> bool:
+        """Was the holder a process of this machine that is gone?"""
+        if (held["host"], held.get("machine")) != (socket.gethostname(), _machine()):
+            return False
+        try:
+            os.kill(int(held["pid"]), 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return False
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            try:
+                held = self._read()
+                if held is not None and held["mark"] != self.mark:
+                    # This process was asleep, or cut off, for so long that another has taken over: two must not write.
+                    self.say(f"{self.sweep}: {_holder(held)} has taken over while this driver was away; it ends here")
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
+                self._write()
+            except OSError:  # tried again at the next beat
+                pass
+
+    def _write(self) -> None:
+        holder = {"mark": self.mark, "host": socket.gethostname(), "machine": _machine(), "pid": os.getpid()}
+        holder["beat"] = time.time()
+        self.path.write(json.dumps(holder).encode())
+
+    def _read(self) -> dict[str, Any] | None:
+        """Who holds it; None if nobody does. Raises ``OSError`` if the store does not answer: that is not the same."""
+        try:
+            held: dict[str, Any] = json.loads(self.path.read_bytes())
+            return held
+        except (FileNotFoundError, ValueError):
+            return None
+
+
+def _holder(held: dict[str, Any] | None) -> str:
+    return f"process {held['pid']} on {held['host']}" if held else "another process"

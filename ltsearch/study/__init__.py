@@ -1,0 +1,1 @@
+"""What is asked: a study's YAML and its rules."""

@@ -1,0 +1,59 @@
+"""A study as a tree of mappings, before it is typed: its files, and what is put on top of what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ltsearch.study.overrides import merge, nest, nest_key
+from ltsearch.study.yaml_file import read_yaml
+from trainables.errors import UserError
+
+
+def read_study(file: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The mapping of a file on top of those it ``extends``; raises ``UserError``, also if they extend each other."""
+    tree = read_yaml(file)
+    parents = tree.pop("extends", [])
+    names = [parents] if isinstance(parents, str) else parents
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{file}: extends = {parents!r}: must be a file name or a list of them, relative to this file")
+    chain = (*below, file.resolve())
+    merged: dict[str, Any] = {}
+    for name in names:
+        parent = file.parent / name
+        if parent.resolve() in chain:
+            raise UserError(f"{file}: extends = {name!r}: the files extend each other")
+        merged = apply(merged, read_study(parent, chain))
+    return apply(merged, tree)
+
+
+def apply(tree: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Overrides of a spec. ``base`` merges as configurations do; parameters of a space are replaced whole."""
+    merged = merge(_nested_base(tree), _nested_base(nest_outer(over)))
+    space = ((over.get("search") or {}) if isinstance(over.get("search"), dict) else {}).get("space")
+    if isinstance(space, dict):
+        merged["search"]["space"] = {**((tree.get("search") or {}).get("space") or {}), **space}
+    return merged
+
+
+def nest_outer(over: dict[str, Any]) -> dict[str, Any]:
+    """Dotted keys of ``--set`` and profiles, down to but not into a search space, whose names have dots of their own."""
+    out: dict[str, Any] = {}
+    for key, value in over.items():
+        if key == "search" and isinstance(value, dict):
+            for inner, deeper in value.items():
+                out = merge(out, nest_key(f"search.{inner}", deeper))
+        else:
+            out = merge(out, nest_key(str(key), value) if "." in str(key) else {str(key): value})
+    return out
+
+
+def _nested_base(tree: dict[str, Any]) -> dict[str, Any]:
+    out = dict(tree)
+    if isinstance(out.get("base"), dict):
+        out["base"] = nest(out["base"])
+    if isinstance(out.get("profiles"), dict):
+        out["profiles"] = {
+            k: _nested_base(nest_outer(v)) if isinstance(v, dict) else v for k, v in out["profiles"].items()
+        }
+    return out

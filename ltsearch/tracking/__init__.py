@@ -1,0 +1,1 @@
+"""MLflow: the writer, and the peculiarities of its servers."""

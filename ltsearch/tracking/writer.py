@@ -1,0 +1,348 @@
+"""MLflow, written by the driver only: one parent run a sweep, one child a cell.
+
+Everything is fed from cell records, so a run can be completed, or a lost MLflow store rebuilt. A thread does the
+writing, in order: a slow or absent server holds up no trial.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ltsearch.run.jobs import Job, Outcome
+from ltsearch.store import records as r
+from ltsearch.store.cells import CellStore
+from ltsearch.store.records import CellRecord, Epoch, PlanRecord, SearchRecord, Status
+from ltsearch.study.overrides import flatten
+from ltsearch.tracking import extras
+from ltsearch.tracking.server import connect, find_experiment, may_pass, shown
+from trainables.files import fetch
+
+HEARTBEAT_SECONDS = 30.0
+DEAD_AFTER_SECONDS = 180.0
+GIVE_UP_SECONDS = 600.0
+_ENDS = {Status.FINISHED: "FINISHED", Status.PRUNED: "KILLED", Status.INTERRUPTED: "KILLED", Status.RUNNING: "RUNNING"}
+
+
+class Tracker:
+    """A ``Listener`` that writes what it hears to MLflow."""
+
+    def __init__(self, uri: str, experiment: str, sweep: str, store: CellStore, warn: Callable[[str], None]) -> None:
+        """Connect; raises ``UserError`` if the server does not answer. Nothing is written yet."""
+        self.client = connect(uri)
+        self.uri, self.sweep, self.store, self.warn = uri, sweep, store, warn
+        self.experiment_name = experiment
+        self.runs: dict[str, str] = {}  # cell -> run
+        self.logged: dict[str, int] = {}  # cell -> last epoch that is in MLflow
+        self.begun: dict[str, str | None] = {}  # cell -> when the trial behind its run was started
+        self._described: set[str] = set()  # cells whose parameters were logged
+        self._tried: set[tuple[str, str]] = set()  # runs that were asked for: cell, and when its trial was started
+        self.parent = ""
+        self._work: queue.Queue[Callable[[], object] | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._write, daemon=True, name="mlflow-writer")
+
+    # -- a sweep's life --------------------------------------------------------------------------------------------------
+
+    def open(self, plan: PlanRecord) -> None:
+        """Find or make the sweep's run, close what a dead driver left RUNNING, and start the writer."""
+        self.experiment = self._experiment()
+        experiments = [e.experiment_id for e in self.client.search_experiments()]
+        sweeps, trials = self._all_runs(experiments, "sweep"), self._all_runs(experiments, "trial")
+        self._end_dead(sweeps, trials)
+        for run in sweeps:  # newest first
+            if run.data.tags.get(r.TAG_SWEEP) == self.sweep:
+                self.parent = self.parent or run.info.run_id
+        at_work = self._at_work(sweeps)
+        for run in trials:
+            cell = run.data.tags.get(r.TAG_CELL, "")
+            if run.info.status == "RUNNING" and run.data.tags.get(r.TAG_PARENT) in at_work:
+                continue  # another sweep is training this cell: its run is left to it
+            if cell not in self.runs:
+                self.runs[cell] = run.info.run_id
+                self.logged[cell] = int(run.data.metrics.get("epoch", 0))
+                self.begun[cell] = run.data.tags.get(r.TAG_STARTED)
+                if run.data.params:
+                    self._described.add(cell)
+        if not self.parent:
+            run = self.client.create_run(self.experiment, run_name=self.sweep, tags={r.TAG_ROLE: "sweep"})
+            self.parent = run.info.run_id
+        else:
+            self.client.update_run(self.parent, status="RUNNING")
+        self.client.set_tag(self.parent, r.TAG_SWEEP, self.sweep)
+        self.client.set_tag(self.parent, r.TAG_STATUS, str(Status.RUNNING))
+        self.client.set_tag(self.parent, r.TAG_HEARTBEAT, f"{time.time():.0f}")
+        tags = extras.source(plan) | ({"mlflow.note.content": plan.question} if plan.question else {})
+        for tag, value in tags.items():
+            self.client.set_tag(self.parent, tag, value)
+        self._log_text(self.parent, r.PLAN_ARTIFACT, plan.model_dump_json(indent=1))
+        self._thread.start()
+
+    def close(self, status: Status, cells: Iterable[str], plan: PlanRecord, search: SearchRecord | None) -> None:
+        """Write what is left and end the sweep's run; ``cells`` are those that the sweep planned."""
+        wanted = list(cells)
+
+        def finish() -> None:
+            self._log_text(self.parent, r.PLAN_ARTIFACT, plan.model_dump_json(indent=1))
+            if search is not None:
+                self._log_text(self.parent, r.SEARCH_ARTIFACT, search.model_dump_json(indent=1))
+            runs = {cell: self.runs[cell] for cell in wanted if cell in self.runs}
+            self._log_text(self.parent, r.RUNS_ARTIFACT, json.dumps(runs, indent=1))
+            self.client.set_tag(self.parent, r.TAG_STATUS, str(status))
+            self.client.set_terminated(self.parent, "FINISHED" if status is Status.FINISHED else "KILLED")
+
+        self._work.put(finish)
+        self._work.put(None)
+        self._thread.join(GIVE_UP_SECONDS)
+        if self._thread.is_alive():
+            self.warn(f"MLflow at {shown(self.uri)}: gave up writing what is left; the same command completes it later")
+
+    def rebuild(self, cells: Iterable[tuple[str, str, str]]) -> None:
+        """Give settled cells (id, stage, label) that have no run, or only a part of one, their run from the record."""
+        for cell, stage, label in cells:
+            record = self.store.read(cell)
+            if record is None or record.status not in r.SETTLED | {Status.PRUNED}:
+                continue
+            whole = self.logged.get(cell, -1) >= (record.history[-1].epoch if record.history else 0)
+            if not whole or self.begun.get(cell) not in (None, f"{record.started:.3f}"):
+                self._work.put(partial(self._log_whole, record, stage, label, _now()))
+
+    # -- Listener ----------------------------------------------------------------------------------------------------------
+
+    def planned(self, cells: int) -> None:
+        """Runs are made when trials start."""
+
+    def started(self, job: Job) -> None:
+        """A job begins or goes on."""
+        config = job.cell.config.model_dump(mode="json")
+        self._work.put(partial(self._ensure_run, job.cell.id, job.stage, job.label, config, job.started))
+        # A trial that goes on from its checkpoint does not tell again of the epochs before it: of those, the last may have been
+        # told to a driver, or by a process, that died with it.
+        record = self.store.read(job.cell.id)
+        if record is not None and record.status is Status.RUNNING and record.started == job.started and record.history:
+            self._work.put(partial(self._log_epochs, job.cell.id, record.history, _now()))
+
+    def epoch(self, job: Job, epoch: Epoch, per_class: dict[str, Any]) -> None:
+        """Metrics of an epoch, once."""
+        self._work.put(partial(self._log_epochs, job.cell.id, [epoch], _now()))
+
+    def retried(self, job: Job, error: str) -> None:
+        """Kept on the run."""
+        self._work.put(partial(self._log_retry, job.cell.id, f"{job.retries}: {error}"))
+
+    def _log_retry(self, cell: str, what: str) -> None:
+        if cell in self.runs:  # a trial whose actor never came up has no run yet
+            self.client.set_tag(self.runs[cell], "ltsearch.retries", what)
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        """The whole record."""
+        record = self.store.read(job.cell.id)
+        if record is not None:
+            self._work.put(partial(self._log_whole, record, job.stage, job.label, _now()))
+
+    def interrupt(self, jobs: Iterable[Job]) -> None:
+        """Mark what was running when the sweep was interrupted."""
+        for job in jobs:
+            self._work.put(partial(self._interrupt, job.cell.id))
+
+    def _interrupt(self, cell: str) -> None:
+        if cell in self.runs:
+            self.client.set_tag(self.runs[cell], r.TAG_STATUS, str(Status.INTERRUPTED))
+            self.client.set_terminated(self.runs[cell], "KILLED")
+
+    # -- the writer ----------------------------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        beat = time.monotonic()
+        while True:
+            try:
+                work = self._work.get(timeout=HEARTBEAT_SECONDS / 2)
+            except queue.Empty:
+                work = self._nothing
+            if work is None:
+                return
+            self._insist(work)
+            if time.monotonic() - beat > HEARTBEAT_SECONDS:
+                beat = time.monotonic()
+                self._insist(lambda: self.client.set_tag(self.parent, r.TAG_HEARTBEAT, f"{time.time():.0f}"))
+
+    def _nothing(self) -> None: ...
+
+    def _insist(self, work: Callable[[], object]) -> None:
+        """Do it again until it works: what comes later waits, so that the order stays and nothing is left out."""
+        pause = 0.5
+        while True:
+            try:
+                work()
+                return
+            except Exception as error:  # MLflow raises its own, requests' and SQLAlchemy's
+                said = _said(error)
+                if not may_pass(error):
+                    self.warn(f"MLflow at {shown(self.uri)} refuses something ({said}); it is left out")
+                    return
+                if pause == 0.5:
+                    self.warn(f"MLflow at {shown(self.uri)} does not take writes ({said}); waiting")
+                time.sleep(pause)
+                pause = min(pause * 2, 10.0)
+
+    def _ensure_run(self, cell: str, stage: str, label: str, config: dict[str, Any], started: float) -> str:
+        """The cell's run: the one there is, unless that shows an earlier training of it, which is set aside."""
+        begun = f"{started:.3f}"
+        if cell in self.runs and self.begun[cell] not in (None, begun):
+            earlier = self.runs.pop(cell)
+            self.client.set_tag(earlier, r.TAG_ROLE, "superseded")
+            self.client.set_terminated(earlier, "KILLED")
+            self._described.discard(cell)
+        if cell in self.runs:
+            self.client.update_run(self.runs[cell], status="RUNNING")
+            self.client.set_tag(self.runs[cell], r.TAG_STATUS, str(Status.RUNNING))
+        else:
+            tags = {
+                r.TAG_ROLE: "trial",
+                r.TAG_PARENT: self.parent,
+                r.TAG_SWEEP: self.sweep,
+                r.TAG_STAGE: stage,
+                r.TAG_CELL: cell,
+                r.TAG_ROW: label.partition(" · seed ")[0],  # runs grouped by it show means over seeds
+                r.TAG_SEED: str(config["seed"]),
+                r.TAG_STATUS: str(Status.RUNNING),
+                r.TAG_EPOCHS: str(config["training"]["epochs"]),
+                r.TAG_STARTED: begun,
+            }
+            made = self._made_before(cell, begun) if (cell, begun) in self._tried else None
+            self._tried.add((cell, begun))
+            run = made or self.client.create_run(self.experiment, run_name=label, tags=tags)
+            # Known from here on: if what follows fails and is tried again, it is this run that is completed.
+            self.runs[cell], self.logged[cell], self.begun[cell] = run.info.run_id, 0, begun
+        if cell not in self._described:
+            from mlflow.entities import Param
+
+            params = [Param(key, str(value)[:500]) for key, value in flatten(config).items()]
+            self.client.log_batch(self.runs[cell], params=params)
+            self._described.add(cell)
+        return self.runs[cell]
+
+    def _made_before(self, cell: str, begun: str) -> Any:
+        """The run of an attempt whose answer was lost; None if it did not get through."""
+        tags = {r.TAG_ROLE: "trial", r.TAG_CELL: cell, r.TAG_STARTED: begun, r.TAG_PARENT: self.parent}
+        query = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
+        return next(iter(self.client.search_runs([self.experiment], filter_string=query, max_results=1)), None)
+
+    def _log_epochs(self, cell: str, epochs: Iterable[Epoch], stamp: int) -> None:
+        """``stamp`` is the same however often it is tried: MLflow drops what it has already, to the millisecond."""
+        from mlflow.entities import Metric
+
+        if cell not in self.runs:  # refused; the whole record comes at the trial's end
+            return
+        for epoch in epochs:
+            if epoch.epoch <= self.logged.get(cell, 0):
+                continue
+            values = {**epoch.metrics, "epoch": float(epoch.epoch)}
+            metrics = [Metric(name, value, stamp, epoch.epoch) for name, value in values.items()]
+            try:
+                self.client.log_batch(self.runs[cell], metrics=metrics)
+            except Exception as error:
+                if may_pass(error):
+                    raise
+                self.warn(
+                    f"MLflow at {shown(self.uri)} refuses epoch {epoch.epoch} of cell {cell} ({_said(error)}); it is left out"
+                )
+            self.logged[cell] = epoch.epoch
+
+    def _log_whole(self, record: CellRecord, stage: str, label: str, stamp: int) -> None:
+        """All of a settled record: epochs that are missing, totals, artifacts, tags and the end."""
+        from mlflow.entities import Metric
+
+        run_id = self._ensure_run(record.cell, stage, label, record.config, record.started)
+        self._log_epochs(record.cell, record.history, stamp)
+        if record.history:
+            total = Metric("total_seconds", record.final["total_seconds"], stamp, record.history[-1].epoch)
+            self.client.log_batch(run_id, metrics=[total])
+        for tag, value in {
+            r.TAG_FINGERPRINT: record.fingerprint,
+            r.TAG_RECIPES: json.dumps(record.recipes, sort_keys=True),
+            r.TAG_TIMED: record.timed,
+            r.TAG_STATUS: str(record.status),
+            **({r.TAG_ERROR: record.error} if record.error else {}),
+        }.items():
+            self.client.set_tag(run_id, tag, value)
+        self.client.log_inputs(run_id, [extras.data_set(record)])
+        self._log_text(run_id, r.RECORD_ARTIFACT, record.model_dump_json(indent=1))
+        if record.per_class:
+            self._log_text(run_id, r.PER_CLASS_ARTIFACT, json.dumps(_named(record)))
+        final = self.store.folder(record.cell) / r.FINAL_ARTIFACT
+        if final.exists():
+            with tempfile.TemporaryDirectory() as folder:
+                self.client.log_artifact(run_id, str(fetch(final, Path(folder))))
+        self.client.set_terminated(run_id, _ENDS.get(record.status, "FAILED"))
+
+    # -- helpers -------------------------------------------------------------------------------------------------------------
+
+    def _experiment(self) -> str:
+        found = find_experiment(self.client, self.experiment_name, self.uri)
+        if found is not None:
+            return found
+        location = None
+        if self.uri.startswith("sqlite:///"):  # beside the database, wherever later commands are run
+            location = (Path(self.uri.removeprefix("sqlite:///")).absolute().parent / "mlruns").as_uri()
+        kind = extras.EXPERIMENT_KIND
+        return str(self.client.create_experiment(self.experiment_name, artifact_location=location, tags=kind))
+
+    def _all_runs(self, experiments: list[str], role: str) -> list[Any]:
+        found: list[Any] = []
+        token = None
+        while True:
+            page = self.client.search_runs(
+                experiments,
+                filter_string=f"tags.`{r.TAG_ROLE}` = '{role}'",
+                max_results=5000,
+                order_by=["attributes.start_time DESC"],
+                page_token=token,
+            )
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def _end_dead(self, sweeps: list[Any], trials: list[Any]) -> None:
+        """Runs whose driver is gone: those of this sweep, whose lock we hold, and those without a heartbeat."""
+        at_work = self._at_work(sweeps)
+        for run in [*sweeps, *trials]:
+            parent = run.data.tags.get(r.TAG_PARENT, run.info.run_id)
+            if run.info.status == "RUNNING" and parent not in at_work:
+                self.client.set_tag(run.info.run_id, r.TAG_STATUS, str(Status.INTERRUPTED))
+                self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def _at_work(self, sweeps: list[Any]) -> set[str]:
+        """Runs of other sweeps whose drivers have given a sign of life."""
+        return {
+            run.info.run_id
+            for run in sweeps
+            if run.data.tags.get(r.TAG_SWEEP) != self.sweep
+            and run.info.status == "RUNNING"
+            and time.time() - float(run.data.tags.get(r.TAG_HEARTBEAT, 0)) < DEAD_AFTER_SECONDS
+        }
+
+    def _log_text(self, run_id: str, name: str, text: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_text(text, encoding="utf-8")
+            self.client.log_artifact(run_id, str(path))
+
+
+def _named(record: CellRecord) -> dict[str, Any]:
+    return {"classes": record.class_names, "class_counts": record.class_counts, "accuracy": record.per_class}
+
+
+def _said(error: Exception) -> str:
+    return shown(str(error).splitlines()[0][:200] if str(error) else type(error).__name__)
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

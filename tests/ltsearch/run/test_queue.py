@@ -1,0 +1,433 @@
+"""The queue and the store, without Ray: order, sharing, resuming, records of every end."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ltsearch.plan.layout import Plan, make_plan
+from ltsearch.run.jobs import Job, Outcome
+from ltsearch.run.queue import Queue
+from ltsearch.search.optuna_study import SearchStudy
+from ltsearch.store.cells import CellStore
+from ltsearch.store.locks import SweepLock
+from ltsearch.store.records import CellRecord, Epoch, Status
+from ltsearch.study.spec import load
+from tests.ltsearch.helpers import record as a_record
+from tests.ltsearch.helpers import study, write
+from trainables.errors import UserError
+from trainables.synthetic import accuracy
+
+
+class Events:
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str]] = []
+
+    def started(self, job: Job) -> None:
+        self.seen.append(("started", job.label))
+
+    def epoch(self, job: Job, epoch: Epoch, per_class: dict[str, Any]) -> None: ...
+
+    def retried(self, job: Job, error: str) -> None:
+        self.seen.append(("retried", job.label))
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        self.seen.append((str(outcome.status), job.label))
+
+
+def make(tmp_path: Path, fresh: bool = True, **over: Any) -> tuple[Plan, CellStore, Queue, Events]:
+    plan = make_plan(load(write(tmp_path, study(**over))))
+    store, events = CellStore(tmp_path / "store"), Events()
+    search = SearchStudy(plan, store.sweep_folder(plan.loaded.sweep)) if plan.search_base else None
+    return plan, store, Queue(plan, store, search, [events], lambda record: False), events
+
+
+def work(queue: Queue, store: CellStore, job: Job, epochs: int | None = None) -> str:
+    """What an actor does: report epochs, write the record at the end."""
+    config = job.cell.config
+    split = "val" if config.data.val_per_class else "test"
+    record = store.read(job.cell.id) or CellRecord(
+        cell=job.cell.id, config=config.model_dump(mode="json"), recipes={}, status=Status.RUNNING
+    )
+    start = record.history[-1].epoch if record.history else 0
+    for e in range(start + 1, (epochs or config.training.epochs) + 1):
+        epoch = Epoch(epoch=e, metrics={f"{split}/single_top1": accuracy(config, e), "seconds": 1.0})
+        record = record.model_copy(update={"history": [*record.history, epoch]})
+        last = e == config.training.epochs
+        if last:
+            store.settle(record, Status.FINISHED)
+        if queue.epoch(job, epoch, {}, last):
+            queue.end(job, Outcome(Status.PRUNED))
+            return "pruned"
+    if epochs is not None:
+        store.write(record)
+        return "interrupted"
+    queue.end(job, Outcome(Status.FINISHED))
+    return "finished"
+
+
+def drain(queue: Queue, store: CellStore) -> list[tuple[str, str]]:
+    done = []
+    while (job := queue.next()) is not None:
+        done.append((job.stage, job.cell.id))
+        work(queue, store, job)
+    assert queue.exhausted
+    return done
+
+
+def test_stages_in_order_and_nothing_twice(tmp_path: Path) -> None:
+    plan, store, queue, _ = make(tmp_path)
+    done = drain(queue, store)
+    assert [stage for stage, _ in done] == ["ablation"] * 6 + ["search"] * 8 + ["confirm"] * 2
+    assert len({cell for _, cell in done}) == len(done)
+    _, _, again, _ = make(tmp_path)
+    assert again.next() is None and again.exhausted
+
+
+def test_an_interrupted_sweep_goes_on(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    _, store, queue, _ = make(whole)
+    want = drain(queue, store)
+    history = {cell: store.read(cell).history for _, cell in want}
+
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    got: list[tuple[str, str]] = []
+    for stop in (2, 5, 9, 11):  # in the ablation, and in the search
+        _, store, queue, _ = make(parts)
+        while len(got) < stop:
+            job = queue.next()
+            got.append((job.stage, job.cell.id))
+            work(queue, store, job)
+        work(queue, store, queue.next(), epochs=2)  # killed in its third epoch, checkpoint at two
+    _, store, queue, _ = make(parts)
+    got += drain(queue, store)
+    assert got == want
+    assert {cell: store.read(cell).history for _, cell in got} == history
+
+
+def test_a_driver_that_dies_between_the_verdict_and_the_record(tmp_path: Path) -> None:
+    """The trial ends as if it had not: at the same epoch, whether its checkpoint was of that epoch or of an earlier one."""
+    ends = {}
+    for lost in (None, 0, 1):  # undisturbed; the record had every epoch; it lacked the last one
+        folder = tmp_path / str(lost)
+        folder.mkdir()
+        _, store, queue, _ = make(folder)
+        while (job := queue.next()) is not None:
+            started = queue.store.read(job.cell.id)
+            if job.stage == "search" and lost is not None and started is None:
+                record = queue._bare_record(job)
+                for e in range(1, job.cell.config.training.epochs):
+                    metrics = {"val/single_top1": accuracy(job.cell.config, e), "seconds": 1.0}
+                    epoch = Epoch(epoch=e, metrics=metrics)
+                    record = record.model_copy(update={"history": [*record.history, epoch]})
+                    stop = queue.epoch(job, epoch, {}, False)
+                    if stop:
+                        break
+                if stop:
+                    kept = record.history[: len(record.history) - lost]
+                    store.write(record.model_copy(update={"history": kept}))
+                    _, store, queue, _ = make(folder)  # dead before `end`
+                    continue
+            work(queue, store, job)
+        records = [CellStore(folder / "store").read(p.parent.name) for p in folder.glob("store/cells/*/record.json")]
+        ends[lost] = {r.cell: (str(r.status), r.history) for r in records}
+    assert "running" not in {status for status, _ in ends[0].values()}
+    assert "pruned" in {status for status, _ in ends[None].values()}
+    assert ends[0] == ends[None] and ends[1] == ends[None]
+
+
+def test_cells_of_another_sweep_are_not_run_again(tmp_path: Path) -> None:
+    _, store, queue, _ = make(tmp_path)
+    first = drain(queue, store)
+    _, _, other, _ = make(tmp_path, name="other")  # the same study under another name: everything is known
+    assert other.next() is None and other.exhausted
+    assert len(other.study.record().trials) == 8
+    assert [t.state for t in other.study.record().trials] == [t.state for t in queue.study.record().trials]
+    assert len(first) == 16
+
+
+def test_failures(tmp_path: Path) -> None:
+    _, store, queue, events = make(tmp_path, **{"seeds": 1})
+    job = queue.next()
+    queue.started(job)
+    queue.epoch(job, Epoch(epoch=1, metrics={"train/loss": 1.0}), {}, False)
+    queue.retried(job, "boom")
+    queue.end(job, Outcome(Status.FAILED, "RuntimeError: boom"))
+    record = store.read(job.cell.id)
+    assert (record.status, record.error, len(record.history)) == (Status.FAILED, "RuntimeError: boom", 1)
+    assert [kind for kind, _ in events.seen] == ["started", "retried", "failed"]
+    _, _, again, _ = make(tmp_path, **{"seeds": 1})
+    assert again.next().cell.id == job.cell.id  # a failed cell is tried again by the next run of the sweep
+
+
+def test_what_has_finished_stays_so_whatever_became_of_its_process(tmp_path: Path) -> None:
+    _, store, queue, events = make(tmp_path)
+    job = queue.next()
+    epoch = Epoch(epoch=9, metrics={"test/single_class_mean": 0.5})
+    done = store.settle(queue._bare_record(job).model_copy(update={"history": [epoch]}), Status.FINISHED)
+    queue.end(job, Outcome(Status.FAILED, "the trial's process died"))
+    assert store.read(job.cell.id) == done
+    assert queue.ended == [(job, Outcome(Status.FINISHED))] and events.seen == [("finished", job.label)]
+
+
+def test_a_search_trial_that_has_finished_is_told_so_whatever_became_of_its_process(tmp_path: Path) -> None:
+    _, store, queue, _ = make(tmp_path)
+    job = next_of(queue, store, "search")
+    epoch = Epoch(epoch=9, metrics={"val/single_top1": 0.5})
+    done = store.settle(queue._bare_record(job).model_copy(update={"history": [epoch]}), Status.FINISHED)
+    queue.end(job, Outcome(Status.FAILED, "the trial's process died"))
+    assert store.read(job.cell.id) == done
+    assert [(t.state, t.values) for t in queue.study.record().trials] == [("finished", [0.5])]
+
+
+def next_of(queue: Queue, store: CellStore, stage: str) -> Job:
+    """The first job of a stage, with those before it done."""
+    while (job := queue.next()).stage != stage:
+        work(queue, store, job)
+    return job
+
+
+def test_a_job_whose_process_died_before_it_began_is_put_back(tmp_path: Path) -> None:
+    _, store, queue, events = make(tmp_path)
+    first, second = queue.next(), queue.next()
+    queue.again(first)
+    assert list(queue.running) == [second.cell.id] and not queue.exhausted and queue.ended == []
+    again = queue.next()
+    assert again is first and again.retries == 1 and events.seen == []
+    assert list(queue.running) == [second.cell.id, first.cell.id]
+    work(queue, store, first)
+    assert store.read(first.cell.id).status is Status.FINISHED
+
+
+def test_a_search_trial_whose_process_died_before_it_began_keeps_its_number(tmp_path: Path) -> None:
+    _, store, queue, _ = make(tmp_path, **{"search.trials": 2})
+    job = next_of(queue, store, "search")
+    for retries in (1, 2):
+        queue.again(job)
+        assert queue.running == {} and not queue.exhausted
+        job, before = queue.next(), job
+        assert (job.cell, job.stage, job.trial_number, job.retries) == (before.cell, "search", 0, retries)
+    assert list(queue.running) == [job.cell.id] and len(queue.study.study.trials) == 1
+    work(queue, store, job)
+    assert [stage for stage, _ in drain(queue, store)] == ["search", "confirm", "confirm"]
+    assert [t.number for t in queue.study.record().trials] == [0, 1]
+
+
+def test_a_trial_that_ran_out_of_memory_is_settled_while_tune_goes_on(tmp_path: Path) -> None:
+    _, store, queue, events = make(tmp_path)
+    job = queue.next()
+    queue.epoch(job, Epoch(epoch=1, metrics={"train/loss": 1.0}), {}, False)
+    queue.settle_early(job, Outcome(Status.OUT_OF_MEMORY, "OutOfMemoryError: the node"))
+    record = store.read(job.cell.id)
+    told = (record.status, record.error, [epoch.epoch for epoch in record.history])
+    assert told == (Status.OUT_OF_MEMORY, "OutOfMemoryError: the node", [1])
+    assert job.cell.id in queue.running and queue.ended == [] and events.seen == []  # its end comes with its next step
+    queue.end(job, Outcome(Status.OUT_OF_MEMORY, record.error))
+    assert store.read(job.cell.id) == record and events.seen == [("out_of_memory", job.label)]
+    # One that had finished before its process was ended stays finished.
+    other = queue.next()
+    done = store.settle(queue._bare_record(other), Status.FINISHED)
+    queue.settle_early(other, Outcome(Status.OUT_OF_MEMORY, "OutOfMemoryError: the node"))
+    assert store.read(other.cell.id) == done
+
+
+@pytest.mark.parametrize("status", [Status.DIVERGED, Status.OUT_OF_MEMORY])
+def test_what_would_happen_again_is_not_tried_again(tmp_path: Path, status: Status) -> None:
+    _, store, queue, _ = make(tmp_path)
+    job = queue.next()
+    store.settle(queue._bare_record(job), status, "reason")
+    queue.end(job, Outcome(status, "reason"))
+    _, _, again, _ = make(tmp_path)
+    assert again.next().cell.id != job.cell.id
+
+
+def test_stale_cells_run_again(tmp_path: Path) -> None:
+    plan, store, queue, events = make(tmp_path)
+    job = queue.next()
+    work(queue, store, job)
+    stale = Queue(plan, store, None, [events], lambda record: True)
+    assert stale.next().cell.id == job.cell.id
+
+
+def test_one_cell_is_never_trained_twice_at_once(tmp_path: Path) -> None:
+    space = {"method.beta": {"choice": [0.3]}}
+    tree = study(**{"search.early_stopping": None, "search.repeat_configurations": True, "search.trials": 3})
+    tree["search"]["space"] = space
+    plan = make_plan(load(write(tmp_path, tree)))
+    store = CellStore(tmp_path / "store")
+    queue = Queue(plan, store, SearchStudy(plan, tmp_path / "s"), [], lambda record: False)
+    for _ in range(6):
+        work(queue, store, queue.next())
+    first = queue.next()
+    assert first.stage == "search"
+    assert queue.next() is None and not queue.exhausted and list(queue.running) == [first.cell.id]
+    work(queue, store, first)
+    # The other two are told what the first one found; its confirmation is a row of the ablation, which has run.
+    assert queue.next() is None and queue.exhausted
+    assert [t.state for t in queue.study.record().trials] == ["finished"] * 3
+
+
+def test_stale_search_cells_are_forgotten(tmp_path: Path) -> None:
+    plan, store, queue, events = make(tmp_path)
+    drain(queue, store)
+    old = {c for c in (p.parent.name for p in (tmp_path / "store" / "cells").glob("*/record.json"))}
+    search = SearchStudy(plan, store.sweep_folder("synthetic"), "other content")
+    again = Queue(plan, store, search, [events], lambda record: record.fingerprint != "new")
+    seen = []
+    while (job := again.next()) is not None:
+        seen.append(job.cell.id)
+        assert store.read(job.cell.id) is None  # nothing of the old content is told or gone on with
+        record = again._bare_record(job).model_copy(update={"fingerprint": "new"})
+        store.write(record)
+        work(again, store, job)
+    assert len(seen) == len(old) == 16
+
+
+# -- store -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_torn_record_is_no_record(tmp_path: Path) -> None:
+    store = CellStore(tmp_path)
+    record = a_record()
+    store.write(record)
+    assert store.read(record.cell) == record
+    path = store.folder(record.cell) / "record.json"
+    path.write_text(path.read_text()[:20])
+    assert store.read(record.cell) is None
+
+
+def test_writing_fails_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = CellStore(tmp_path)
+    record = a_record(Status.RUNNING)
+    store.write(record)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.write(record.model_copy(update={"status": Status.FINISHED}))
+    assert store.read(record.cell).status is Status.RUNNING
+    assert [p.name for p in store.folder(record.cell).iterdir()] == ["record.json"]
+
+
+@pytest.mark.parametrize("how", ["settle", "clear"])
+def test_what_a_kill_left_half_written_goes_with_the_checkpoint(tmp_path: Path, how: str) -> None:
+    store = CellStore(tmp_path)
+    record = a_record(Status.RUNNING)
+    store.write(record)
+    folder = store.folder(record.cell)
+    for name in ("checkpoint.pt", ".checkpoint.pt.0123abcd.tmp", ".record.json.0123abcd.tmp", "weights.pt"):
+        (folder / name).write_text("x")
+    if how == "settle":
+        store.settle(record, Status.INTERRUPTED)
+        assert (folder / "checkpoint.pt").exists()  # it may go on
+        store.settle(record, Status.FINISHED)
+    else:
+        store.clear(record.cell)
+    left = {path.name for path in folder.iterdir()}
+    assert left == ({"record.json", "weights.pt"} if how == "settle" else set())
+
+
+def test_unwritable_storage(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--storage .*file/x: not writable .*name another folder"):
+        CellStore(tmp_path / "file" / "x").check_writable()
+
+
+def test_one_driver_a_sweep(tmp_path: Path) -> None:
+    with SweepLock(tmp_path / "s"):
+        with pytest.raises(UserError, match=r"s is already being run \(process \d+ on \S+\)"):
+            with SweepLock(tmp_path / "s"):
+                pass
+    with SweepLock(tmp_path / "s"):
+        pass
+
+
+@pytest.mark.parametrize("there", ["", "store", "store/sweeps", "store/cells"])
+def test_a_sweep_that_is_refused_leaves_nothing_of_its_lock(tmp_path: Path, there: str) -> None:
+    (tmp_path / there).mkdir(parents=True, exist_ok=True)
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match="no room"), SweepLock(tmp_path / "store" / "sweeps" / "s") as held:
+        assert held.path.exists()
+        raise UserError("no room for a trial")
+    assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("end", [None, KeyboardInterrupt, OSError])
+def test_a_sweep_that_has_begun_keeps_its_lock_file(tmp_path: Path, end: type[BaseException] | None) -> None:
+    folder = tmp_path / "store" / "sweeps" / "s"
+    with contextlib.suppress(*filter(None, [end])), SweepLock(folder):
+        if end is not None:
+            raise end
+    assert [path.name for path in folder.iterdir()] == ["lock"]
+    with pytest.raises(UserError, match="refused"), SweepLock(folder):  # another run of it
+        raise UserError("refused")
+    assert [path.name for path in folder.iterdir()] == ["lock"]
+
+
+# -- teachers --------------------------------------------------------------------------------------------------------------
+
+
+def students(tmp_path: Path, search: bool = False) -> Queue:
+    offline = {"name": "offline_distillation", "number": 2}
+    tree = study(**{"search.early_stopping": None, "search.trials": 2, "seeds": 1})
+    tree["ablation"] = {"rows": [{"name": "student", "set": {"method": offline}}]}
+    if search:
+        tree["base"]["method"] = offline
+        tree["search"]["space"] = {"method.weight": {"choice": [0.5, 1.0]}}
+    else:
+        del tree["search"]
+    plan = make_plan(load(write(tmp_path, tree)))
+    store = CellStore(tmp_path / "store")
+    study_ = SearchStudy(plan, tmp_path / "s") if search else None
+    return Queue(plan, store, study_, [], lambda record: False)
+
+
+def test_a_student_waits_for_its_teachers(tmp_path: Path) -> None:
+    queue = students(tmp_path)
+    first, second = queue.next(), queue.next()
+    assert [j.stage for j in (first, second)] == ["required", "required"] and first.label == "first bsce · seed 1000000"
+    assert queue.next() is None and not queue.exhausted
+    work(queue, queue.store, first)
+    assert queue.next() is None
+    work(queue, queue.store, second)
+    student = queue.next()
+    assert student.stage == "ablation" and [t.id for t in student.cell.requires] == [first.cell.id, second.cell.id]
+    work(queue, queue.store, student)
+    assert queue.next() is None and queue.exhausted
+
+
+def test_a_student_without_teacher_fails_and_says_so(tmp_path: Path) -> None:
+    queue = students(tmp_path)
+    first, second = queue.next(), queue.next()
+    queue.end(first, Outcome(Status.FAILED, "boom"))
+    work(queue, queue.store, second)
+    assert queue.next() is None and queue.exhausted
+    job, outcome = queue.ended[-1]
+    assert job.stage == "ablation" and outcome.status is Status.FAILED
+    assert outcome.error == f"what it requires, {first.cell.id}, has not finished"
+    assert queue.store.read(job.cell.id).status is Status.FAILED
+    again = students(tmp_path)  # the next run of the sweep tries the teacher again, and then the student
+    done = drain(again, again.store)
+    assert [stage for stage, _ in done] == ["required", "ablation"]
+
+
+def test_search_trials_have_teachers_too(tmp_path: Path) -> None:
+    queue = students(tmp_path, search=True)
+    done = drain(queue, queue.store)
+    stages = [stage for stage, _ in done]
+    # Teachers of the row; of the trials (with validation taken out), once for both; and those of the confirmation's seed 1,
+    # while seed 0 shares the row's.
+    assert stages == ["required"] * 2 + ["ablation"] + ["required"] * 2 + ["search"] * 2 + [
+        "confirm",
+        "required",
+        "required",
+        "confirm",
+    ]
+    assert [t.state for t in queue.study.record().trials] == ["finished"] * 2

@@ -1,0 +1,132 @@
+"""What Tune says of a trial's end, without Ray: which errors it is given, and what is told of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.air.execution._internal.tracked_actor import TrackedActor
+from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayTaskError
+from ray.train._internal.storage import StorageContext
+from ray.tune.experiment import Trial
+
+from ltsearch.plan.layout import make_cell, make_plan
+from ltsearch.run.jobs import Job, Outcome
+from ltsearch.run.queue import Queue
+from ltsearch.run.tune_adapters import Feeder, TrialCallback, reason, tell_memory_apart
+from ltsearch.store.cells import CellStore
+from ltsearch.store.records import Status
+from ltsearch.study.spec import load
+from tests.ltsearch.helpers import study, write
+
+
+@pytest.fixture
+def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trial:
+    """One of Tune's, with a folder for its errors."""
+    monkeypatch.setattr("ray.train._internal.storage._get_ray_train_session_dir", lambda: str(tmp_path))
+    storage = StorageContext(tmp_path / "tune", "sweep", trial_dir_name="t")
+    made = Trial("x", stub=True, storage=storage, trial_id="t")
+    made.init_local_path()
+    return made
+
+
+NO_MEMORY = "Task was killed due to the node running low on memory.\nMemory on the node was 0.96."
+
+
+@pytest.fixture
+def memory_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice; undone after the test."""
+    monkeypatch.setattr(RayActorManager, "_actor_task_failed", RayActorManager._actor_task_failed)
+    tell_memory_apart()
+    once = RayActorManager._actor_task_failed
+    tell_memory_apart()
+    assert RayActorManager._actor_task_failed is once
+
+
+def fail(error: Exception) -> dict[str, Exception]:
+    """What the callbacks of an actor, and of the task that it was given, are told."""
+    told: dict[str, Exception] = {}
+    freed: list[Any] = []
+    manager = RayActorManager(SimpleNamespace(free_resources=lambda acquired_resource: freed.append(acquired_resource)))
+    actor = TrackedActor(1, on_error=lambda _, error: told.update(actor=error))
+    manager._live_actors_to_ray_actors_resources[actor] = (None, "one CPU")
+    manager._actor_task_failed(TrackedActorTask(actor, on_error=lambda _, error: told.update(task=error)), error)
+    assert freed == (["one CPU"] if "actor" in told else [])
+    return told
+
+
+def test_a_process_that_ray_ended_for_memory_is_an_actor_that_died(memory_told_apart: None, trial: Trial) -> None:
+    told = fail(OutOfMemoryError(NO_MEMORY))
+    assert set(told) == {"actor", "task"} and told["actor"] is told["task"]
+    assert isinstance(told["actor"], RayActorError) and str(told["actor"]) == NO_MEMORY
+    trial.handle_error(told["actor"])
+    assert reason(trial) == "OutOfMemoryError: the node ran out of memory, and Ray ended the trial's process"
+
+
+def test_other_errors_are_what_they_were(memory_told_apart: None, trial: Trial) -> None:
+    died, raised = ActorDiedError(), RayTaskError("step", "Traceback …\nValueError: no", ValueError("no"))
+    assert fail(died) == {"actor": died, "task": died}
+    assert fail(raised) == {"task": raised}
+    with pytest.raises(RuntimeError, match="unexpected exception: what is this"):
+        fail(ValueError("what is this"))
+    trial.handle_error(died)
+    assert reason(trial) == "the trial's process died"
+    trial.handle_error(raised)
+    assert reason(trial) == "ValueError: no"
+
+
+def test_a_node_that_does_not_meet_the_terms_is_told(trial: Trial) -> None:
+    """Of an actor that could not be made, Ray has the traceback in the text."""
+    line = "RuntimeError: node h does not see the storage of this sweep (/store/lock): is it mounted there?"
+    text = f"The actor died because of an error raised in its creation task, ray::X()\n  File 'a', line 1\n{line}\n"
+    trial.handle_error(RayActorError(error_msg=text, actor_init_failed=True))
+    assert reason(trial) == line
+
+
+def test_a_trial_without_an_error_file(trial: Trial) -> None:
+    assert reason(trial) == "unknown error"
+    trial.handle_error(RayActorError())
+    Path(str(trial.pickled_error_file)).unlink()
+    assert reason(trial) == "unknown error"
+
+
+# -- what the queue hears ----------------------------------------------------------------------------------------------------
+
+
+def begun(tmp_path: Path, trial: Trial, max_failures: int) -> tuple[TrialCallback, Queue, Job]:
+    """A queue with a job that Tune has."""
+    tree = study()
+    del tree["search"]
+    queue = Queue(make_plan(load(write(tmp_path, tree))), CellStore(tmp_path / "store"), None, [], lambda record: False)
+    feeder = Feeder(queue, lambda: 1, max_failures=max_failures)
+    assert feeder.suggest(trial.trial_id)["cell"] == make_cell(tree["base"], 0, "test").id
+    return TrialCallback(feeder), queue, feeder.jobs[trial.trial_id]
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_trial_that_ran_out_of_memory_is_not_tried_again(
+    memory_told_apart: None, trial: Trial, tmp_path: Path, goes_on: bool
+) -> None:
+    callback, queue, job = begun(tmp_path, trial, max_failures=2)
+    trial.handle_error(fail(OutOfMemoryError(NO_MEMORY))["task"])
+    (callback.on_trial_recover if goes_on else callback.on_trial_error)(1, [trial], trial)
+    record = queue.store.read(job.cell.id)
+    assert record.status is Status.OUT_OF_MEMORY and record.error.startswith("OutOfMemoryError: the node")
+    assert job.retries == 0 and (job.cell.id in queue.running) == goes_on
+
+
+def test_a_process_that_died_before_it_had_begun_is_tried_again_so_often(trial: Trial, tmp_path: Path) -> None:
+    """Tune counts as many failures, but never tries again what dies before its first result."""
+    callback, queue, job = begun(tmp_path, trial, max_failures=2)
+    trial.handle_error(ActorDiedError())
+    for retries in (1, 2):
+        callback.on_trial_error(1, [trial], trial)
+        assert (job.retries, queue.ended, queue.running) == (retries, [], {})
+        assert callback.feeder.suggest(trial.trial_id)["cell"] == job.cell.id
+    callback.on_trial_error(1, [trial], trial)
+    assert queue.ended == [(job, Outcome(Status.FAILED, "the trial's process died"))]
+    assert queue.store.read(job.cell.id).status is Status.FAILED
