@@ -5,17 +5,18 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from ltsearch.plan import placement
 from ltsearch.plan.layout import Plan
 from ltsearch.store.cells import CHECKPOINT, RECORD, WEIGHTS, CellStore
 from ltsearch.store.ids import cell_id
 from ltsearch.store.permissions import file_problem, folder_problem, may, refuse, replace_problem
 from ltsearch.store.records import FINAL_ARTIFACT, SEARCH_ARTIFACT
+from ltsearch.study.options import Choice, RunOptions
 from ltsearch.study.spec import Resources
 from ltsearch.tracking import server
 from trainables.config import TrialConfig
@@ -23,10 +24,10 @@ from trainables.errors import UserError
 from trainables.files import encodable, raw, shown
 
 
-def words(args: argparse.Namespace) -> None:
+def words(choice: Choice, options: RunOptions) -> None:
     """Raises ``UserError`` for words of the command line that are not UTF-8 or hold a NUL: they end up in files and logs."""
-    for name, value in vars(args).items():
-        for word in value if isinstance(value, list) else [value]:
+    for name, value in (vars(choice) | vars(options)).items():
+        for word in value if isinstance(value, tuple) else [value]:
             if isinstance(word, str | Path) and not encodable(str(word)):
                 option = "" if name == "spec" else f"--{name.replace('_', '-')} "
                 raise UserError(f"{option}{raw(str(word))}: not UTF-8; rename it, or name another")
@@ -67,6 +68,12 @@ def access(plan: Plan, store: CellStore, uri: str) -> None:
         ]
         refuse(f"--storage {shown(store.root)}", problems, "name another folder with --storage")
     server.check(uri, server.experiment_name(plan.loaded.spec))
+
+
+def work(plan: Plan, store: CellStore, configs: Sequence[TrialConfig]) -> None:
+    """Raises ``UserError`` if what is left to be trained could not be, or not be kept."""
+    placement.check_workers(plan.loaded.spec.resources, configs)
+    access_to_cells(store, configs)
 
 
 def access_to_cells(store: CellStore, work: Iterable[TrialConfig]) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import errno
-import os
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import fields, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ltsearch import preflight
 from ltsearch.cluster import ray_cluster
+from ltsearch.exit_codes import DONE, MEANING, NO_RESULT, exit_code
 from ltsearch.plan import adaptive, placement, sources
 from ltsearch.plan.costs import costs
 from ltsearch.plan.layout import Plan, make_plan
@@ -25,251 +24,238 @@ from ltsearch.run import outstanding
 from ltsearch.show.overview import overview
 from ltsearch.store.cells import STORAGE_VARIABLE, CellStore, storage_root
 from ltsearch.store.locks import sweep_lock
-from ltsearch.store.permissions import DENIED, denied
 from ltsearch.store.provenance import ROOT, collect
-from ltsearch.store.records import PLAN_ARTIFACT, SEARCH_ARTIFACT, PlanRecord, Status
-from ltsearch.store.retries import StorageError
-from ltsearch.study import overrides
-from ltsearch.study.spec import Loaded, Resources, load
+from ltsearch.store.records import PLAN_ARTIFACT, SEARCH_ARTIFACT, PlanRecord, SearchRecord, Status
+from ltsearch.study.options import Choice, RunOptions
+from ltsearch.study.spec import Loaded, Resources
 from trainables.errors import UserError
-from trainables.files import write_text
+from trainables.files import Location, write_text
 
 if TYPE_CHECKING:
     from ltsearch.run.nodes import Capacity
+    from ltsearch.run.queue import Queue
     from ltsearch.tracking.writer import Tracker
-    from trainables.data.source import Source
-
-
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 done but some cells failed, 2 wrong input, 130 interrupted."""
+    """The command; an exit code (``exit_codes``)."""
     args = parser().parse_args(argv)
+    choice, options = typed(args)
     signal.signal(signal.SIGTERM, _as_interrupt)
-    try:
-        preflight.words(args)
-        check_packages()
-        if args.costs:
-            print(costs(make_plan(load_spec(args)), sources.data_root(args.data_root)))
-            return 0
-        target = ray_cluster.elsewhere(args.cluster, args.address, args.local)
-        args.address = args.address or (None if args.local else ray_cluster.head_address())
-        if args.plan:
-            return show_plan(args, target)
-        if target is not None:
-            from ltsearch.cluster import remote
-
-            return remote.run(target, args, parser().parse_args([str(args.spec)]), load_spec(args))
-        return sweep(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # who reads the plan has seen enough: `--plan | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        if error.errno in DENIED:
-            print(f"error: {denied(error, 'a file')}; nothing finished is lost", file=sys.stderr)
-            return 2
-        if error.errno not in NO_SPACE and not isinstance(error, StorageError):
-            raise
-        print(f"error: {error}; make room: nothing finished is lost, the same command goes on", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted; nothing finished is lost, the same command goes on", file=sys.stderr)
-        return 130
+    return exit_code(lambda: command(choice, options, plan=args.plan, price=args.costs))
 
 
-def parser() -> argparse.ArgumentParser:
+def typed(args: argparse.Namespace) -> tuple[Choice, RunOptions]:
+    """What the command line says: no other module sees its words."""
+    words = vars(args) | {"set": tuple(args.set)}
+    choice = Choice(**{field.name: words[field.name] for field in fields(Choice)})
+    return choice, RunOptions(**{field.name: words[field.name] for field in fields(RunOptions)})
+
+
+def parser(prog: str = "python -m ltsearch.sweep", *, add_help: bool = True) -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(prog="python -m ltsearch.sweep", description="Run a study: ablation, search, report.")
-    p.add_argument("spec", type=Path, help="the study, a YAML file")
-    p.add_argument("--profile", help="overrides of the study that it names itself, such as tiny")
-    p.add_argument("--plan", action="store_true", help="print what would run, and stop")
-    p.add_argument(
-        "--costs", action="store_true", help="print what every row costs, counted without training, and stop"
+    p = argparse.ArgumentParser(
+        prog=prog,
+        description="Run a study: ablation, search, report.",
+        epilog=f"Exit codes: {MEANING}.",
+        allow_abbrev=False,
+        add_help=add_help,
     )
-    p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the study")
-    p.add_argument("--seeds", help="a number of seeds, or a list: 0,1,2")
-    p.add_argument("--cluster", type=Path, metavar="FILE", help="run there (default: cluster.yaml here, if it is up)")
-    p.add_argument("--local", action="store_true", help="stay on this machine, whatever cluster is up")
-    p.add_argument("--address", help="a Ray cluster to join (default: the one whose head this is): auto, or host:6379")
-    places = f"a folder or s3://… (default: {STORAGE_VARIABLE} or ./store)"
-    p.add_argument("--storage", metavar="PLACE", help=f"where cells live: {places}")
-    p.add_argument("--data-root", help="where data sets lie (default: LTSEARCH_DATA or ./data)")
-    p.add_argument("--tracking-uri", help="MLflow (default: the study, MLFLOW_TRACKING_URI or sqlite:///mlflow.db)")
-    p.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once")
-    p.add_argument("--fresh", action="store_true", help="forget this study's cells and search, and run all of it again")
-    p.add_argument("--retry", action="store_true", help="run cells again that diverged or ran out of memory")
+    what = p.add_argument_group("the study")
+    what.add_argument("spec", type=Path, help="the study, a YAML file")
+    what.add_argument("--profile", help="overrides of the study that it names itself, such as tiny")
+    what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the study")
+    what.add_argument("--seeds", help="a number of seeds, or a list: 0,1,2")
+    look = p.add_argument_group("look, and run nothing")
+    look.add_argument("--plan", action="store_true", help="print what would run, and stop")
+    counted = "print what every row costs, counted without training, and stop"
+    look.add_argument("--costs", action="store_true", help=counted)
+    where = p.add_argument_group("where it runs")
+    here = "run there (default: cluster.yaml here, if it is up)"
+    where.add_argument("--cluster", type=Path, metavar="FILE", help=here)
+    where.add_argument("--local", action="store_true", help="stay on this machine, whatever cluster is up")
+    joined = "a Ray cluster to join (default: the one whose head this is): auto, or host:6379"
+    where.add_argument("--address", help=joined)
+    where.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once")
+    places = p.add_argument_group("where things lie")
+    cells = f"where cells live: a folder or s3://… (default: {STORAGE_VARIABLE} or ./store)"
+    places.add_argument("--storage", metavar="PLACE", help=cells)
+    places.add_argument("--data-root", help="where data sets lie (default: LTSEARCH_DATA or ./data)")
+    mlflow = "MLflow (default: the study, MLFLOW_TRACKING_URI or sqlite:///mlflow.db)"
+    places.add_argument("--tracking-uri", help=mlflow)
+    again = p.add_argument_group("what is run again")
+    forgotten = "forget this study's cells and search, and run all of it again"
+    again.add_argument("--fresh", action="store_true", help=forgotten)
+    again.add_argument("--retry", action="store_true", help="run cells again that diverged or ran out of memory")
     p.add_argument("--ray-logs", action="store_true", help="show Ray's own messages")
     return p
 
 
-def show_plan(args: argparse.Namespace, target: ray_cluster.Cluster | None) -> int:
-    """``--plan``; ``target`` is the cluster that the sweep would be sent to. A cluster is asked what it has, not joined."""
-    plan = make_plan(load_spec(args))
-    store = CellStore(storage_root(args.storage))
-    root = sources.data_root(args.data_root)
-    preflight.places(plan, store, root, args.tracking_uri)
+def command(choice: Choice, options: RunOptions, *, plan: bool = False, price: bool = False) -> int:
+    """Print the plan or the costs, send the sweep to a cluster, or run it here; raises what ``exit_code`` tells."""
+    preflight.words(choice, options)
+    check_packages()
+    if price:
+        print(costs(make_plan(choice.load()), sources.data_root(options.data_root)))
+        return DONE
+    target = ray_cluster.elsewhere(options.cluster, options.address, options.local)
+    if not options.address and not options.local:
+        options = replace(options, address=ray_cluster.head_address())
+    if plan:
+        print("\n".join(the_plan(make_plan(choice.load()), options, target)))
+        return DONE
+    if target is not None:
+        from ltsearch.cluster import remote
+
+        return remote.run(target, choice, options, choice.load())
+    return sweep(choice.load(), options)
+
+
+def the_plan(plan: Plan, options: RunOptions, target: ray_cluster.Cluster | None = None) -> list[str]:
+    """What would run, line by line, and where; ``target`` is the cluster that it would be sent to.
+
+    A cluster is asked what it has, not joined.
+    """
+    store = CellStore(storage_root(options.storage))
+    root = sources.data_root(options.data_root)
+    preflight.places(plan, store, root, options.tracking_uri)
     where = "this machine"
     nodes: Sequence[placement.Node] | None = placement.this_machine()
     if target is not None:
         where, nodes = f"cluster {target.name}", None
-    elif args.address:
-        where, nodes = "the cluster", ray_cluster.look(args.address)[1]
-    print(overview(plan, store, sources.stale_check(store, root), nodes, where))
+    elif options.address:
+        where, nodes = "the cluster", ray_cluster.look(options.address)[1]
+    told = [overview(plan, store, sources.stale_check(store, root), nodes, where)]
     for bad in store.bad.values():
-        print(f"{bad}; it does not count: the cell is trained again, and the file is kept beside it")
+        told.append(f"{bad}; it does not count: the cell is trained again, and the file is kept beside it")
     for name in sources.unread(outstanding.settled_configs(plan, None, store), store, root):
-        print(f"{name}: its files are new here, or have changed: whether cells are stale is known once they are read")
-    return 0
+        told.append(
+            f"{name}: its files are new here, or have changed: whether cells are stale is known once they are read"
+        )
+    return told
 
 
-def sweep(args: argparse.Namespace) -> int:
-    """Load, plan, run what is missing, report."""
-    plan = make_plan(load_spec(args))
-    spec = plan.loaded.spec
-    store = CellStore(storage_root(args.storage))
-    root = sources.data_root(args.data_root)
+def sweep(loaded: Loaded, options: RunOptions) -> int:
+    """Plan, run what is missing, report; an exit code. Raises ``UserError`` for wrong input, before anything is written."""
+    plan = make_plan(loaded)
+    spec = loaded.spec
+    store = CellStore(storage_root(options.storage))
+    root = sources.data_root(options.data_root)
 
-    from ltsearch.tracking import server, writer
+    from ltsearch.tracking import extras, server
+    from ltsearch.tracking.writer import Tracker
 
-    # Everything that can be wrong with the input is found here, before anything is written.
-    uri = preflight.places(plan, store, root, args.tracking_uri)
-    if not args.address:
+    # Everything that can be wrong with the input is found here.
+    uri = preflight.places(plan, store, root, options.tracking_uri)
+    if not options.address:
         placement.check(spec.resources, placement.this_machine())
     preflight.access(plan, store, uri)
-    args.address, where = ray_cluster.join(args.address) if args.address else (None, ray_cluster.here())
+    address, where = ray_cluster.join(options.address) if options.address else (None, ray_cluster.here())
+    options = replace(options, address=address)
     print(where, flush=True)
-    before = None if args.fresh else outstanding.existing_study(plan, store, root)
-    data = sources.read_unread(outstanding.settled_configs(plan, before, store), store, root, say=print)
-    unwanted = outstanding.unwanted(args.fresh, args.retry, sources.stale_check(store, root, data))
-    work = outstanding.outstanding(plan, before, store, unwanted)
-    placement.check_workers(spec.resources, work)
-    preflight.access_to_cells(store, work)
-    data = sources.read(work, root, print, data, outstanding.called(plan))
-    outstanding.check_metrics(plan, data)
-    if not args.address:
-        preflight.warn_of_emulation(work, spec.resources)
-    with sweep_lock(store.sweep_folder(plan.loaded.sweep)), ExitStack() as session:
-        capacity = join(args, spec.resources, store, session) if work else None
-        tracker = writer.Tracker(uri, server.experiment_name(spec), plan.loaded.sweep, store, warn=print)
-        if args.fresh:
-            forget(plan, store, root)
-        sources.remember(store, data, root)
-        return run_sweep(args, plan, store, data, capacity, tracker, session)
+
+    with sweep_lock(store.sweep_folder(loaded.sweep)), ExitStack() as session:
+        work = outstanding.look(plan, store, root, fresh=options.fresh, retry=options.retry, say=print)
+        preflight.work(plan, store, work.configs)
+        outstanding.read_data(plan, work, root, say=print)
+        if not address:
+            preflight.warn_of_emulation(work.configs, spec.resources)
+        capacity = join(options, spec.resources, store, session) if work.configs else None
+
+        # From here on things are written.
+        tracker = Tracker(uri, server.experiment_name(spec), loaded.sweep, store, warn=print)
+        if options.fresh:
+            outstanding.forget(plan, store, root)
+        sources.remember(store, work.data, root)
+        outstanding.begin(plan, work, store, root, say=print)
+        queue, shown_plan = drive(plan, work, store, tracker, capacity, session, options)
+
+        failures = outstanding.failures(plan, work.study, store, queue.ended)
+        for line in failures:
+            print(line, file=sys.stderr)
+        try:
+            folder = report(plan, options.storage, uri)
+            extras.attach(uri, tracker.parent, folder, extras.headlines(shown_plan, store.read))
+        except UserError as error:
+            if not failures:
+                raise
+            print(f"no report: {error}", file=sys.stderr)
+        return NO_RESULT if failures else DONE
 
 
-def join(args: argparse.Namespace, resources: Resources, store: CellStore, session: ExitStack) -> Capacity:
+def join(options: RunOptions, resources: Resources, store: CellStore, session: ExitStack) -> Capacity:
     """Start Ray here or join the cluster, until ``session`` is closed; raises ``UserError`` if the sweep cannot run there."""
     from ltsearch.run import nodes
     from ltsearch.run.runner import ray_session
 
-    session.enter_context(ray_session(args.address, logs=args.ray_logs))
-    if args.address:
+    session.enter_context(ray_session(options.address, logs=options.ray_logs))
+    if options.address:
         nodes.check(store)
-    return nodes.Capacity(resources, nodes.alive, nodes.growable() if args.address else None)
+    return nodes.Capacity(resources, nodes.alive, nodes.growable() if options.address else None)
 
 
-def run_sweep(
-    args: argparse.Namespace,
+def drive(
     plan: Plan,
+    work: outstanding.Work,
     store: CellStore,
-    data: dict[sources.SourceKey, Source],
-    capacity: Capacity | None,
     tracker: Tracker,
+    capacity: Capacity | None,
     session: ExitStack,
-) -> int:
-    """The sweep itself, with the lock held; ``capacity`` is None if nothing is left to run. Closes the ``session``."""
+    options: RunOptions,
+) -> tuple[Queue, PlanRecord]:
+    """Run the queue to its end, with MLflow, progress and status listening; ``capacity`` is None if nothing is left to run.
+
+    Closes the ``session``, whatever happens, before MLflow is told how it ended.
+    """
     from ltsearch.run import nodes
     from ltsearch.run.queue import Queue
     from ltsearch.run.runner import run
-    from ltsearch.search.optuna_study import SearchStudy
     from ltsearch.show.progress import Progress
     from ltsearch.show.status import StatusFile
-    from ltsearch.tracking import extras
     from ltsearch.tracking.server import shown
 
-    spec, folder = plan.loaded.spec, store.sweep_folder(plan.loaded.sweep)
-    root = sources.data_root(args.data_root)
-    uri = tracker.uri
-    stale = sources.stale_check(store, root)
-    study = None
-    if plan.search_base is not None:
-        content = sources.content(store, plan.search_base, root) or ""
-        study = SearchStudy(plan, folder, content)
-    unwanted = outstanding.unwanted(False, args.retry, stale)
-    work = outstanding.outstanding(plan, study, store, unwanted)
-    data = sources.read(work, root, print, data, outstanding.called(plan))
-    for cell in [*plan.cells, *outstanding.confirmations(study)]:
-        record = store.read(cell.id)
-        if record is not None and unwanted(record):
-            if stale(record):
-                print(f"cell {cell.id}: its data set has another content than when it ran; it is run again")
-            store.clear(cell.id)
-
+    sweep, study, folder = plan.loaded.sweep, work.study, store.sweep_folder(plan.loaded.sweep)
     provenance = collect()
-    shown_plan = plan_record(args, plan, provenance, store)
-    write_text(folder / PLAN_ARTIFACT, shown_plan.model_dump_json(indent=1))
+    write_record(folder, PLAN_ARTIFACT, shown_plan := plan_record(plan, provenance, store))
     tracker.open(shown_plan)
     total, done = outstanding.count(plan, study, store)
-    progress = Progress(plan.loaded.sweep, total, done)
-    status_file = StatusFile(folder, plan.loaded.sweep, total, done)
-    queue = Queue(plan, store, study, [tracker, progress, status_file], stale)
+    progress = Progress(sweep, total, done)
+    status_file = StatusFile(folder, sweep, total, done)
+    queue = Queue(plan, store, study, [tracker, progress, status_file], work.stale)
     tracker.rebuild(outstanding.recorded_cells(plan, study, store))
     status = Status.INTERRUPTED
     try:
-        if work and capacity is not None:
+        if capacity is not None:
             capacity.tell(status_file.nodes)
             print(
-                f"{plan.loaded.sweep}: {total - done} of {total} cells to run, {capacity()} at once; MLflow: {shown(uri)}"
+                f"{sweep}: {total - done} of {total} cells to run, {capacity()} at once; MLflow: {shown(tracker.uri)}"
             )
             capacity.say = queue.say = progress.say
-            terms = nodes.Terms(sweep_lock(folder).path, nodes.versions()) if args.address else None
+            terms = nodes.Terms(sweep_lock(folder).path, nodes.versions()) if options.address else None
             growing = capacity() if capacity.more else 1
+            resources, logs = plan.loaded.spec.resources, options.ray_logs
             with progress:
-                run(
-                    queue,
-                    spec.resources,
-                    capacity,
-                    data,
-                    provenance,
-                    logs=args.ray_logs,
-                    terms=terms,
-                    pending=growing,
-                )
+                run(queue, resources, capacity, work.data, provenance, logs=logs, terms=terms, pending=growing)
         else:
-            print(f"{plan.loaded.sweep}: all {total} cells are finished, nothing to run; MLflow: {shown(uri)}")
+            print(f"{sweep}: all {total} cells are finished, nothing to run; MLflow: {shown(tracker.uri)}")
         status = Status.FINISHED
-    finally:  # MLflow learns how it ended, whatever happened
+    finally:
         session.close()
         status_file.end()
         tracker.interrupt(queue.running.values())
-        search, shown_plan = study.record() if study is not None else None, plan_record(args, plan, provenance, store)
+        search, shown_plan = study.record() if study is not None else None, plan_record(plan, provenance, store)
         with suppress(OSError):  # a report of an earlier end; the same command writes both again
-            write_text(folder / PLAN_ARTIFACT, shown_plan.model_dump_json(indent=1))
+            write_record(folder, PLAN_ARTIFACT, shown_plan)
             if search is not None:
-                write_text(folder / SEARCH_ARTIFACT, search.model_dump_json(indent=1))
+                write_record(folder, SEARCH_ARTIFACT, search)
         tracker.close(status, outstanding.all_cells(plan, study), shown_plan, search)
-
-    failures = outstanding.failures(plan, study, store, queue.ended)
-    for line in failures:
-        print(line, file=sys.stderr)
-    try:
-        folder = report(plan, args.storage, uri)
-        extras.attach(uri, tracker.parent, folder, extras.headlines(shown_plan, store.read))
-    except UserError as error:
-        if not failures:
-            raise
-        print(f"no report: {error}", file=sys.stderr)
-    return 1 if failures else 0
+    return queue, shown_plan
 
 
 # -- before and after ----------------------------------------------------------------------------------------------------
 
 
-def plan_record(args: argparse.Namespace, plan: Plan, provenance: dict[str, str], store: CellStore) -> PlanRecord:
+def plan_record(plan: Plan, provenance: dict[str, str], store: CellStore) -> PlanRecord:
     """``plan.json``: what the report is to show, with the seeds that every row has been given so far."""
     spec, options = plan.loaded.spec, plan.loaded.spec.report
     rows = plan.with_seeds(adaptive.seeds_now(plan, store.read)).rows
@@ -278,7 +264,7 @@ def plan_record(args: argparse.Namespace, plan: Plan, provenance: dict[str, str]
         name=spec.name,
         profile=plan.loaded.profile,
         question=spec.question,
-        command=command(args),
+        command=plan.loaded.command,
         rows=[row.record() for row in rows],
         reference=plan.reference,
         has_search=spec.search is not None,
@@ -296,52 +282,9 @@ def plan_record(args: argparse.Namespace, plan: Plan, provenance: dict[str, str]
     )
 
 
-def command(args: argparse.Namespace) -> str:
-    """The command as a reader would type it; what only says where things go on this machine is left out."""
-    words = ["python -m ltsearch.sweep", str(args.spec) if not args.spec.is_absolute() else args.spec.name]
-    words += [f"--profile {args.profile}"] if args.profile else []
-    told = [a for a in args.set if not a.startswith(("report.", "tracking."))]
-    words += [f"--set {shlex.quote(assignment)}" for assignment in told]
-    words += [f"--seeds {args.seeds}"] if args.seeds else []
-    return " ".join(words)
-
-
-def load_spec(args: argparse.Namespace) -> Loaded:
-    """The study with what the command line says on top; raises ``UserError``."""
-    assignments = [overrides.parse_assignment(text) for text in args.set]
-    if args.max_concurrent is not None:
-        if args.max_concurrent < 1:
-            raise UserError(f"--max-concurrent {args.max_concurrent}: must be >= 1")
-        assignments.append({"resources": {"max_concurrent": args.max_concurrent}})
-    return load(args.spec, args.profile, assignments, parse_seeds(args.seeds))
-
-
-def parse_seeds(text: str | None) -> int | list[int] | None:
-    """``3`` or ``0,1,2``; raises ``UserError``."""
-    if text is None:
-        return None
-    try:
-        return [int(part) for part in text.split(",") if part.strip()] if "," in text else int(text)
-    except ValueError:
-        raise UserError(f"--seeds {text!r}: a number of seeds such as 3, or a list such as 0,1,2") from None
-
-
-def forget(plan: Plan, store: CellStore, root: Path) -> None:
-    """``--fresh``: this study's cells and its search. Cells of other studies stay, unless they are the same."""
-    folder, study, tried = store.sweep_folder(plan.loaded.sweep), None, []
-    try:
-        study = outstanding.existing_study(plan, store, root)
-    except UserError:  # a journal that is damaged: the trials that it still tells of
-        from ltsearch.search import journal, optuna_study
-
-        tried = journal.attributes(folder, optuna_study.CELL)
-    for cell_id in [*outstanding.all_cells(plan, study), *tried]:
-        store.clear(cell_id)
-    if plan.search_base is not None:
-        from ltsearch.search import journal
-
-        journal.forget(folder)
-        (folder / SEARCH_ARTIFACT).unlink(missing_ok=True)
+def write_record(folder: Location, name: str, record: PlanRecord | SearchRecord) -> None:
+    """``plan.json`` or ``search.json`` of a sweep."""
+    write_text(folder / name, record.model_dump_json(indent=1))
 
 
 def report(plan: Plan, storage: str | None, uri: str) -> Path:

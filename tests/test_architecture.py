@@ -30,8 +30,10 @@ ROOMS = {
         "run",
         "tracking",
         "show",
+        "exit_codes",
         "preflight",
         "sweep",
+        "cli",
     ],
     "analysis": [
         "statistics",

@@ -27,6 +27,7 @@ from PIL import Image
 
 from ltsearch.plan.layout import Plan, make_plan
 from ltsearch.run import outstanding
+from ltsearch.run.outstanding import forget
 from ltsearch.run.queue import Queue
 from ltsearch.search import journal
 from ltsearch.search.optuna_study import SearchStudy
@@ -34,7 +35,7 @@ from ltsearch.show import status
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import CellRecord, Epoch, Status
 from ltsearch.study.spec import load
-from ltsearch.sweep import forget, main
+from ltsearch.sweep import main
 from tests.ltsearch.helpers import study, write
 from trainables.config import DataConfig, TrialConfig
 from trainables.data import read_source

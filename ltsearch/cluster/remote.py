@@ -1,12 +1,11 @@
 """The laptop's side of a sweep on a cluster: bring the tree there, start the sweep detached, show its log, fetch its report.
 
-``python -m ltsearch.sweep SPEC`` comes here when a cluster is up. ``python -m ltsearch.remote attach|state|stop|fetch SPEC``
+``python -m ltsearch.sweep SPEC`` comes here when a cluster is up. ``ltsearch attach|state|stop|fetch SPEC``
 speaks to a sweep that was started so. Everything goes through Ray's own commands (`ray exec`, `ray rsync-up`), and so over ssh.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import json
@@ -19,15 +18,18 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from ltsearch.cluster.detached import END, MARK
 from ltsearch.cluster.ray_cluster import DEFAULT_FILE, Cluster, started
 from ltsearch.store.provenance import ROOT, SENT_COMMIT, commit
-from ltsearch.study.spec import Loaded, load
+from ltsearch.study.options import Choice, RunOptions
+from ltsearch.study.spec import Loaded
+from ltsearch.study.tree import read_study
 from trainables.errors import UserError
 
 LEAVE = {".git", ".venv", "store", "results", "data", "mlruns", "mlartifacts", "build", SENT_COMMIT}  # of the root
@@ -39,14 +41,14 @@ LINKED = ("store", "results", "data", "mlruns", "mlflow.db")  # of every tree on
 
 # What the command line says about the study; where it runs is left out.
 PASSED_ON = ("profile", "seeds", "storage", "data_root", "tracking_uri", "max_concurrent")
-FLAGS = ("fresh", "ray_logs")
+FLAGS = ("fresh", "retry", "ray_logs")
 
 
-def run(cluster: Cluster, args: argparse.Namespace, defaults: argparse.Namespace, loaded: Loaded) -> int:
+def run(cluster: Cluster, choice: Choice, options: RunOptions, loaded: Loaded) -> int:
     """Run the sweep there, or attach to it if it runs already; its exit code, or 130 if only the laptop let go."""
-    head = Head(cluster)
-    with packed(args.spec) as tree:
-        words = [tree.spec, *options(args, defaults)]
+    head, again = Head(cluster), partial(_again, choice, options.cluster)
+    with packed(choice.spec) as tree:
+        words = [tree.spec, *passed_on(choice, options)]
         there = head.contact(tree.name)
         if not there:
             head.push(tree.file, f"~/ltsearch/incoming/{tree.name}.tar.gz")
@@ -56,16 +58,16 @@ def run(cluster: Cluster, args: argparse.Namespace, defaults: argparse.Namespace
     if answer["state"] == "running" and answer["words"] != words:
         raise UserError(
             f"{loaded.sweep} runs on cluster {cluster.name} already, as `python -m ltsearch.sweep "
-            f"{shlex.join(answer['words'])}`; see it with `{_again('attach', args)}`, or end it with `{_again('stop', args)}`"
+            f"{shlex.join(answer['words'])}`; see it with `{again('attach')}`, or end it with `{again('stop')}`"
         )
     if answer["state"] == "running":
         changed = "" if answer["tree"].endswith(f"/{tree.name}") else "; it runs the tree as it was then"
         print(f"{loaded.sweep} runs on cluster {cluster.name} already: attached{changed}", flush=True)
-    return attach(head, args, loaded)
+    return attach(head, loaded, again)
 
 
-def attach(head: Head, args: argparse.Namespace, loaded: Loaded) -> int:
-    """Show the log till the sweep ends, then fetch the report."""
+def attach(head: Head, loaded: Loaded, again: Callable[[str], str]) -> int:
+    """Show the log till the sweep ends, then fetch the report; ``again`` is the command that a verb is typed as."""
     name = head.cluster.name
     offset, broken = 0, 0.0
     while True:
@@ -75,7 +77,7 @@ def attach(head: Head, args: argparse.Namespace, loaded: Loaded) -> int:
         except KeyboardInterrupt:
             print(
                 f"\ndetached; {loaded.sweep} goes on on cluster {name}. The same command attaches again, and so does "
-                f"`{_again('attach', args)}`; `{_again('stop', args)}` ends it",
+                f"`{again('attach')}`; `{again('stop')}` ends it",
                 file=sys.stderr,
             )
             return 130
@@ -86,7 +88,7 @@ def attach(head: Head, args: argparse.Namespace, loaded: Loaded) -> int:
         if time.monotonic() - broken > PATIENCE_SECONDS:
             raise UserError(
                 f"the connection to {head.cluster.head} is lost; if the host is up, {loaded.sweep} goes on there: "
-                f"`{_again('attach', args)}` attaches again"
+                f"`{again('attach')}` attaches again"
             )
         print(f"the connection to {head.cluster.head} broke; trying again", file=sys.stderr, flush=True)
         time.sleep(5)
@@ -121,20 +123,21 @@ def fetch(head: Head, loaded: Loaded) -> None:
     print(f"fetched: {folder / 'report.md'}")
 
 
-def options(args: argparse.Namespace, defaults: argparse.Namespace) -> list[str]:
+def passed_on(choice: Choice, options: RunOptions) -> list[str]:
     """The command line for the head: what was said here, but for the place. Paths mean places on the cluster."""
     words = ["--address", "auto"]
+    said = vars(choice) | vars(options)
     for name in PASSED_ON:
-        if (value := getattr(args, name)) != getattr(defaults, name):
+        if (value := said[name]) is not None:
             if name in ("storage", "data_root") and not _lasting(value):
                 raise UserError(
                     f"--{name.replace('_', '-')} {value}: on a cluster that lies in the copy of this checkout, which goes; "
                     "name an absolute path that every host sees, ~/…, or s3://…"
                 )
             words += [f"--{name.replace('_', '-')}", str(value)]
-    for assignment in args.set:
+    for assignment in choice.set:
         words += ["--set", assignment]
-    return words + [f"--{name.replace('_', '-')}" for name in FLAGS if getattr(args, name)]
+    return words + [f"--{name.replace('_', '-')}" for name in FLAGS if said[name]]
 
 
 def _lasting(place: str) -> bool:
@@ -142,10 +145,10 @@ def _lasting(place: str) -> bool:
     return place.startswith(("/", "~")) or "://" in place or Path(place).parts[0] in LINKED
 
 
-def _again(verb: str, args: argparse.Namespace) -> str:
-    words = ["python", "-m", "ltsearch.cluster.remote", verb, str(args.spec)]
-    words += ["--profile", args.profile] if args.profile else []
-    return shlex.join(words + (["--cluster", str(args.cluster)] if args.cluster else []))
+def _again(choice: Choice, cluster: Path | None, verb: str) -> str:
+    words = ["python", "-m", "ltsearch", verb, str(choice.spec)]
+    words += ["--profile", choice.profile] if choice.profile else []
+    return shlex.join(words + (["--cluster", str(cluster)] if cluster else []))
 
 
 # -- the tree ------------------------------------------------------------------------------------------------------------
@@ -168,8 +171,10 @@ def packed(spec: Path) -> Iterator[Tree]:
     files = {name: ROOT / name for name in tree_files(ROOT)}
     spec = spec.resolve()
     inside = str(spec.relative_to(ROOT)) if spec.is_relative_to(ROOT) else f"specs/{spec.name}"
-    files[inside] = spec
     with tempfile.TemporaryDirectory(prefix="ltsearch-") as scratch:
+        files[inside] = spec if spec.is_relative_to(ROOT) else Path(scratch) / spec.name
+        if files[inside] != spec:  # with what it extends, which may lie anywhere; JSON is YAML without surprises
+            files[inside].write_text(json.dumps(read_study(spec), ensure_ascii=False, default=str), encoding="utf-8")
         files[SENT_COMMIT] = Path(scratch) / "commit"
         files[SENT_COMMIT].write_text(commit())
         content = hashlib.sha256()
@@ -226,7 +231,7 @@ class Head:
 
     def detached(self, verb: str, *words: str, folder: str = "tree") -> str:
         """A shell command for ``ltsearch.detached``."""
-        return f"cd ~/ltsearch/{folder} && python -m ltsearch.detached {shlex.join([verb, *words])}"
+        return f"cd ~/ltsearch/{folder} && python -m ltsearch.cluster.detached {shlex.join([verb, *words])}"
 
     def ask(self, script: str, seconds: float = ANSWER_SECONDS) -> Any:
         """Run a shell command there and return its answer; raises ``UserError`` without one."""
@@ -321,47 +326,28 @@ def _process(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-# -- the command -----------------------------------------------------------------------------------------------------------
+# -- the verbs ------------------------------------------------------------------------------------------------------------
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Exit codes: those of the sweep; 2 wrong input, 130 detached."""
-    p = argparse.ArgumentParser(prog="python -m ltsearch.remote", description="A sweep that runs on a cluster.")
-    p.add_argument("verb", choices=("attach", "state", "stop", "fetch"), help="attach shows its log till it ends")
-    p.add_argument("spec", type=Path, help="the study, a YAML file")
-    p.add_argument("--profile", help="the profile that it runs with")
-    p.add_argument("--cluster", type=Path, metavar="FILE", help=f"the cluster (default: {DEFAULT_FILE})")
-    args = p.parse_args(argv)
-    try:
-        file = args.cluster or DEFAULT_FILE
-        cluster = started(file, asked=True)
-        if cluster is None:
-            raise UserError(f"--cluster {file}: not up; start it with `ray up {file}`")
-        return speak(Head(cluster), args, load(args.spec, args.profile))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-
-
-def speak(head: Head, args: argparse.Namespace, loaded: Loaded) -> int:
-    """One of the verbs."""
+def speak(verb: str, choice: Choice, file: Path | None) -> int:
+    """``attach``, ``state``, ``stop`` or ``fetch``; exit codes are those of the sweep, or 130 for detached."""
+    cluster = started(file or DEFAULT_FILE, asked=True)
+    if cluster is None:
+        raise UserError(f"--cluster {file or DEFAULT_FILE}: not up; start it with `ray up {file or DEFAULT_FILE}`")
+    head, loaded = Head(cluster), choice.load()
     head.contact("-")
-    verb = "stop" if args.verb == "stop" else "state"
+    asked = "stop" if verb == "stop" else "state"
     script = (
-        f'{{ test -d ~/ltsearch/tree || echo \'{MARK}{{"state": "none"}}\'; }} && {head.detached(verb, loaded.sweep)}'
+        f'{{ test -d ~/ltsearch/tree || echo \'{MARK}{{"state": "none"}}\'; }} && {head.detached(asked, loaded.sweep)}'
     )
     answer = head.ask(script, 120)
     if answer["state"] == "none":
         raise UserError(f"{loaded.sweep} was never started on cluster {head.cluster.name} from a laptop")
-    if args.verb == "attach":
-        return attach(head, args, loaded)
-    if args.verb == "fetch":
+    if verb == "attach":
+        return attach(head, loaded, partial(_again, choice, file))
+    if verb == "fetch":
         fetch(head, loaded)
         return 0
     code = f", exit code {answer['exit']}" if "exit" in answer else ""
     print(f"{loaded.sweep} on cluster {head.cluster.name}: {answer['state']}{code}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

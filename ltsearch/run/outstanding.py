@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from ltsearch.plan.sources import SourceKey
 from ltsearch.run.jobs import Job, Outcome
 from ltsearch.store.cells import CellStore
 from ltsearch.store.ids import cell_id
-from ltsearch.store.records import KL_EXPERTS, SETTLED, CellRecord, Status
+from ltsearch.store.records import KL_EXPERTS, SEARCH_ARTIFACT, SETTLED, CellRecord, Status
 from ltsearch.study.spec import seed_list
 from trainables.config import TrialConfig
 from trainables.errors import UserError
@@ -23,6 +24,66 @@ if TYPE_CHECKING:
 
 
 Judge = Callable[[CellRecord], bool]
+
+
+@dataclass
+class Work:
+    """What a sweep has to do, as far as it is known."""
+
+    study: SearchStudy | None  # the search, as far as it has come
+    configs: list[TrialConfig]  # still to be trained
+    data: dict[SourceKey, Source]  # what was read of it
+    stale: Judge  # records of another content of their data set
+    retry: bool
+
+
+def look(plan: Plan, store: CellStore, root: Path, *, fresh: bool, retry: bool, say: Callable[[str], None]) -> Work:
+    """What is left; with ``fresh`` all of it. Writes nothing."""
+    study = None if fresh else existing_study(plan, store, root)
+    data = sources.read_unread(settled_configs(plan, study, store), store, root, say)
+    stale = sources.stale_check(store, root, data)
+    return Work(study, outstanding(plan, study, store, unwanted(fresh, retry, stale)), data, stale, retry)
+
+
+def read_data(plan: Plan, work: Work, root: Path, say: Callable[[str], None]) -> None:
+    """Read the images of what is left. Raises ``UserError`` for what cannot be made of them; writes nothing."""
+    work.data = sources.read(work.configs, root, say, work.data, called(plan))
+    check_metrics(plan, work.data)
+
+
+def begin(plan: Plan, work: Work, store: CellStore, root: Path, say: Callable[[str], None]) -> None:
+    """Open the search, and forget records that do not count: of other data, and with ``retry`` those without a result."""
+    work.stale = sources.stale_check(store, root)
+    if work.study is None and plan.search_base is not None:
+        from ltsearch.search.optuna_study import SearchStudy
+
+        folder, content = store.sweep_folder(plan.loaded.sweep), sources.content(store, plan.search_base, root)
+        work.study = SearchStudy(plan, folder, content or "")
+    judge = unwanted(False, work.retry, work.stale)
+    for cell in [*plan.cells, *confirmations(work.study)]:
+        record = store.read(cell.id)
+        if record is not None and judge(record):
+            if work.stale(record):
+                say(f"cell {cell.id}: its data set has another content than when it ran; it is run again")
+            store.clear(cell.id)
+
+
+def forget(plan: Plan, store: CellStore, root: Path) -> None:
+    """``--fresh``: this study's cells and its search. Cells of other studies stay, unless they are the same."""
+    folder, study, tried = store.sweep_folder(plan.loaded.sweep), None, []
+    try:
+        study = existing_study(plan, store, root)
+    except UserError:  # a journal that is damaged: the trials that it still tells of
+        from ltsearch.search import journal, optuna_study
+
+        tried = journal.attributes(folder, optuna_study.CELL)
+    for cell in [*all_cells(plan, study), *tried]:
+        store.clear(cell)
+    if plan.search_base is not None:
+        from ltsearch.search import journal
+
+        journal.forget(folder)
+        (folder / SEARCH_ARTIFACT).unlink(missing_ok=True)
 
 
 def unwanted(fresh: bool, retry: bool, stale: Judge) -> Judge:

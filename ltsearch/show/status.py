@@ -1,28 +1,22 @@
-"""``python -m ltsearch.status SPEC``: how a sweep stands, from another shell; and what the driver writes for it.
+"""How a sweep stands, as ``ltsearch status`` shows it from another shell; and what the driver writes for it.
 
 The driver keeps ``<storage>/sweeps/<sweep>/status.json`` up to date while it runs. Nothing here needs Ray or MLflow.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from ltsearch.run.jobs import Job, Outcome
 from ltsearch.show.progress import clock
-from ltsearch.store.cells import STORAGE_VARIABLE, CellStore, storage_root
 from ltsearch.store.records import CLASS_MEAN, Epoch, Status
-from ltsearch.study.spec import load
-from trainables.errors import UserError
 from trainables.files import Location, write_text
 
 FILE = "status.json"
@@ -149,7 +143,7 @@ class StatusFile:
                 pass
 
 
-# -- the command -------------------------------------------------------------------------------------------------------
+# -- what is read -------------------------------------------------------------------------------------------------------
 
 
 def read(folder: Location) -> SweepStatus | None:
@@ -202,27 +196,3 @@ def _counts(status: SweepStatus) -> str:
     parts = [f"{n} {name}" for name, n in status.counts.items()]
     parts += [f"{status.retries} retries"] if status.retries else []
     return f" (this run: {', '.join(parts)})" if parts else ""
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Print how a sweep stands; 0, or 2 with one message if nothing is known of it."""
-    p = argparse.ArgumentParser(prog="python -m ltsearch.status", description="How a sweep stands.")
-    p.add_argument("spec", type=Path, help="the study, a YAML file")
-    p.add_argument("--profile", help="the profile that it runs with")
-    p.add_argument("--storage", metavar="PLACE", help=f"where its cells live (default: {STORAGE_VARIABLE} or ./store)")
-    args = p.parse_args(argv)
-    try:
-        sweep = load(args.spec, args.profile).sweep
-        store = CellStore(storage_root(args.storage))
-        status = read(store.sweep_folder(sweep))
-        if status is None:
-            raise UserError(f"{sweep}: never run on --storage {store.root}; start it, or name the storage that it uses")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(render(status))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

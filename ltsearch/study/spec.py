@@ -323,6 +323,7 @@ class Loaded(BaseModel):
     spec: SweepSpec
     file: str
     profile: str | None
+    command: str = ""  # as it was typed, for the report
 
     @property
     def sweep(self) -> str:

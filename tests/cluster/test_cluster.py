@@ -235,7 +235,7 @@ def test_closing_the_laptop_stops_nothing(story: Story) -> None:
     assert "report:" not in story.first + story.left
     assert story.left.startswith("hosts runs on cluster ltsearch already: attached\n") and story.left_code == 130
     assert "detached; hosts goes on on cluster ltsearch" in story.left
-    assert "`python -m ltsearch.remote stop study.yaml` ends it" in story.left
+    assert "`python -m ltsearch stop study.yaml` ends it" in story.left
     assert story.second.startswith("hosts runs on cluster ltsearch already: attached\n"), story.second
     # The whole log of one driver, each line once, though the connection broke in between.
     assert "the connection to 10.77.0.1 broke; trying again" in story.second
@@ -327,7 +327,7 @@ def test_other_options_and_stop(story: Story) -> None:
     other = story.laptop.run(SWEEP, PROJECT)
     assert other.returncode == 2 and other.stdout == "" and other.stderr.count("\n") == 1
     assert "hosts runs on cluster ltsearch already, as `python -m ltsearch.sweep study.yaml" in other.stderr
-    stopped = story.laptop.run("python -m ltsearch.remote stop study.yaml", PROJECT)
+    stopped = story.laptop.run("python -m ltsearch stop study.yaml", PROJECT)
     assert stopped.stdout == "hosts on cluster ltsearch: ended, exit code 130\n", stopped.stdout + stopped.stderr
     assert running.wait(60) == 130, running.text
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from ltsearch import cli
 from ltsearch.cluster import ray_cluster
 from ltsearch.plan.layout import make_plan
-from ltsearch.show import status
 from ltsearch.study.space import Parameter, check_space
 from ltsearch.study.spec import load
 from ltsearch.sweep import main
@@ -52,7 +52,7 @@ def test_profiles_are_called_as_studies_are(name: str, tmp_path: Path, capsys: p
         assert (
             f"study.yaml: profiles.{name!r}: results, search and locks lie in folders of this name: use letters" in told
         )
-    assert status.main([path, "--profile", name]) == 2
+    assert cli.main(["status", path, "--profile", name]) == 2
 
 
 def test_an_empty_profile_is_none_of_the_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,7 +105,7 @@ def test_a_whole_sweep(whole: Path) -> None:
     assert len(parent) == 1 and len(children) == 16
     assert {r.data.tags["mlflow.parentRunId"] for r in children} == {parent[0].info.run_id}
     assert all(r.info.status != "RUNNING" for r in logged)
-    assert {r.data.tags["ltsearch.cell"]: r.data.tags["ltsearch.show.status"] for r in children} == {
+    assert {r.data.tags["ltsearch.cell"]: r.data.tags["ltsearch.status"] for r in children} == {
         cell: str(record.status) for cell, record in found.items()
     }
     assert all(r.data.metrics["epoch"] == found[r.data.tags["ltsearch.cell"]].history[-1].epoch for r in children)
@@ -202,7 +202,7 @@ def test_faults_of_trials(tmp_path: Path) -> None:
         for r in runs(tmp_path)
         if r.data.tags["ltsearch.role"] == "trial"
     }
-    status = {name: run.data.tags["ltsearch.show.status"] for name, run in by_name.items()}
+    status = {name: run.data.tags["ltsearch.status"] for name, run in by_name.items()}
     assert status == {
         "healthy": "finished",
         "raises twice": "finished",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -12,6 +11,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ import pytest
 import yaml
 
 from ltsearch.cluster import host_setup, ray_cluster, remote
-from ltsearch.sweep import parser
+from ltsearch.study.options import Choice, RunOptions
+from ltsearch.study.spec import load
+from ltsearch.sweep import parser, typed
 from tests.ltsearch.helpers import ROOT, environment, study, sweep, write
 from trainables.errors import UserError
 
@@ -173,8 +175,24 @@ def test_the_same_tree_has_the_same_name(tmp_path: Path) -> None:
         assert tree.name != name and tree.spec == "specs/mine.yaml"
 
 
+def test_a_study_outside_brings_what_it_extends(tmp_path: Path) -> None:
+    """Also by a path that leads nowhere on the head; a text that looks like a number stays a text."""
+    (tmp_path / "common").mkdir()
+    write(tmp_path / "common", study(), "base.yaml")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text('extends: common/base.yaml\nname: mine\nquestion: "1e-4"\n')
+    with remote.packed(mine) as tree, tarfile.open(tree.file) as tar:
+        tar.extract("specs/mine.yaml", tmp_path / "head", filter="data")
+    sent = load(tmp_path / "head" / "specs" / "mine.yaml").spec
+    assert sent == load(mine).spec.model_copy(update={"extends": None}) and sent.question == "1e-4"
+
+
+def said(words: list[str]) -> tuple[Choice, RunOptions]:
+    return typed(parser().parse_args(words))
+
+
 def test_what_was_typed_is_passed_on_but_for_the_place() -> None:
-    typed = [
+    words = [
         "x.yaml",
         "--cluster",
         "c.yaml",
@@ -185,15 +203,14 @@ def test_what_was_typed_is_passed_on_but_for_the_place() -> None:
         "--set",
         "b=x y",
         "--fresh",
+        "--retry",
         "--seeds",
         "2",
     ]
-    args = parser().parse_args([*typed, "--storage", "s3://bucket/store"])
-    words = remote.options(args, parser().parse_args(["x.yaml"]))
-    assert parser().parse_args(["x.yaml", *words]) == argparse.Namespace(
-        **{**vars(args), "spec": Path("x.yaml"), "cluster": None, "address": "auto"}
-    )
-    assert remote.options(parser().parse_args(["x.yaml"]), parser().parse_args(["x.yaml"])) == ["--address", "auto"]
+    choice, options = said([*words, "--storage", "s3://bucket/store"])
+    words = remote.passed_on(choice, options)
+    assert said(["x.yaml", *words]) == (choice, replace(options, cluster=None, address="auto"))
+    assert remote.passed_on(*said(["x.yaml"])) == ["--address", "auto"]
 
 
 # -- on the head -----------------------------------------------------------------------------------------------------------
@@ -201,7 +218,7 @@ def test_what_was_typed_is_passed_on_but_for_the_place() -> None:
 
 @pytest.fixture
 def head(tmp_path: Path) -> Iterator[Any]:
-    """``python -m ltsearch.detached`` as on a head, in a home of its own."""
+    """``python -m ltsearch.cluster.detached`` as on a head, in a home of its own."""
     home = tmp_path / "home"
     (home / "ltsearch" / "trees").mkdir(parents=True)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ltsearch import cli
 from ltsearch.plan.layout import make_cell
 from ltsearch.run.jobs import Job, Outcome
 from ltsearch.show import status
@@ -24,7 +25,7 @@ def job(seed: int) -> Job:
 def test_a_sweep_from_start_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec, folder = write(tmp_path, study()), CellStore(tmp_path / "store").sweep_folder("synthetic")
     words = [str(spec), "--storage", str(tmp_path / "store")]
-    assert status.main(words) == 2
+    assert cli.main(["status", *words]) == 2
     assert "synthetic: never run on --storage" in capsys.readouterr().err
 
     file = status.StatusFile(folder, "synthetic", total=4, done=1)
@@ -37,7 +38,7 @@ def test_a_sweep_from_start_to_end(tmp_path: Path, capsys: pytest.CaptureFixture
     file.started(second)
     file._written = 0.0
     file.epoch(first, Epoch(epoch=3, metrics={"train/top1": 0.25, "seconds": 1.0}), {})
-    assert status.main(words) == 0
+    assert cli.main(["status", *words]) == 0
     text = capsys.readouterr().out
     assert (
         f"synthetic: running (process {os.getpid()} on " in text and "1 of 4 cells done (this run: 1 retries)" in text
@@ -48,12 +49,12 @@ def test_a_sweep_from_start_to_end(tmp_path: Path, capsys: pytest.CaptureFixture
     file.ended(second, Outcome(Status.FAILED, "RuntimeError: boom"))
     file.planned(2)
     file._write(force=True)
-    status.main(words)
+    cli.main(["status", *words])
     text = capsys.readouterr().out
     assert "3 of 6 cells done (this run: 1 finished, 1 failed, 1 retries)" in text and "left" in text
     assert f"failed: row · seed 1 ({second.cell.id}): RuntimeError: boom" in text
     file.end()
-    status.main(words)
+    cli.main(["status", *words])
     assert "not running; the last run ended" in capsys.readouterr().out
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from ltsearch.plan.layout import Plan, make_plan
 from ltsearch.run import outstanding
+from ltsearch.run.outstanding import forget
 from ltsearch.run.queue import Queue
 from ltsearch.search import journal
 from ltsearch.search.journal import FileJournal
@@ -19,7 +20,7 @@ from ltsearch.search.optuna_study import SearchStudy
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import CellRecord, Epoch, Status
 from ltsearch.study.spec import load
-from ltsearch.sweep import forget, main
+from ltsearch.sweep import main
 from tests.ltsearch.helpers import record as a_record
 from tests.ltsearch.helpers import study, write
 from trainables.errors import UserError

@@ -1,0 +1,144 @@
+"""``ltsearch VERB …``, or ``python -m ltsearch VERB …`` from a checkout: one command for all that is done with a study."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from ltsearch import sweep
+from ltsearch.cluster import ray_cluster
+from ltsearch.exit_codes import DONE, MEANING, exit_code
+from ltsearch.show import status
+from ltsearch.show.cell import describe
+from ltsearch.store.cells import STORAGE_VARIABLE, CellStore, storage_root
+from ltsearch.study.options import Choice
+from trainables.errors import UserError
+
+STOP_SECONDS = 120.0  # until a sweep that was told to stop must have ended
+
+# What is passed on as it stands: the words after the verb.
+PASSED_ON: dict[str, tuple[str, Callable[[list[str]], int]]] = {
+    "sweep": ("run a study: ablation, search, report", lambda words: sweep.main(words)),
+    "plan": ("print what a study would run", lambda words: sweep.main([*words, "--plan"])),
+    "costs": ("print what every row costs, without training", lambda words: sweep.main([*words, "--costs"])),
+    "report": ("write the report of a sweep again, of all, of an export; compare two", lambda words: _report(words)),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; an exit code (``exit_codes``)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in PASSED_ON:
+        return PASSED_ON[words[0]][1](words[1:])
+    args = parser().parse_args(words)
+    return exit_code(lambda: _run(args))
+
+
+def parser() -> argparse.ArgumentParser:
+    """All verbs. Those of ``PASSED_ON`` stand here for help and completion only."""
+    p = argparse.ArgumentParser(
+        prog="ltsearch",
+        description="Ablations and hyperparameter searches of long-tailed image recognition, on Ray.",
+        epilog=f"Exit codes: {MEANING}.",
+        allow_abbrev=False,
+    )
+    verbs = p.add_subparsers(dest="verb", required=True, metavar="VERB")
+    study = sweep.parser(add_help=False)
+    for verb, (does, _) in PASSED_ON.items():
+        parents = [] if verb == "report" else [study]
+        verbs.add_parser(verb, help=does, description=does, parents=parents, allow_abbrev=False)
+    for verb, does in {
+        "status": "how a sweep stands: its trials, nodes and failures",
+        "stop": "end a sweep as Ctrl-C does: what finished is kept, the same command goes on",
+        "attach": "show the output of a sweep on a cluster till it ends, then fetch its report",
+        "fetch": "fetch the report of a sweep on a cluster as it is now",
+    }.items():
+        one = verbs.add_parser(verb, help=does, description=does, allow_abbrev=False)
+        one.add_argument("spec", type=Path, help="the study, a YAML file")
+        one.add_argument("--profile", help="the profile that it runs with")
+        here = f"the cluster that it runs on (default: {ray_cluster.DEFAULT_FILE} here, if it is up)"
+        one.add_argument("--cluster", type=Path, metavar="FILE", help=here)
+        if verb in ("status", "stop"):
+            one.add_argument("--local", action="store_true", help="of this machine, whatever cluster is up")
+            _add_storage(one)
+    shown = verbs.add_parser("show", help="what is kept of one cell", description="What is kept of one cell.")
+    shown.add_argument("cell", help="its id, or the beginning of it")
+    _add_storage(shown)
+    does = "a script that completes ltsearch's words in a shell"
+    shell = verbs.add_parser("completion", help=does, description=f'{does}: eval "$(ltsearch completion bash)"')
+    shell.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    return p
+
+
+def _add_storage(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--storage", metavar="PLACE", help=f"where cells live (default: {STORAGE_VARIABLE} or ./store)")
+
+
+def _run(args: argparse.Namespace) -> int:
+    match args.verb:
+        case "show":
+            print(describe(CellStore(storage_root(args.storage)), args.cell))
+        case "completion":
+            import shtab
+
+            print(shtab.complete(parser(), args.shell))
+        case "attach" | "fetch":
+            return _on_cluster(args)
+        case "status" | "stop" if ray_cluster.elsewhere(args.cluster, None, args.local) is not None:
+            return _on_cluster(args)
+        case "status":
+            print(status.render(_status(args)))
+        case "stop":
+            stop(_status(args), lambda: _status(args))
+    return DONE
+
+
+def _on_cluster(args: argparse.Namespace) -> int:
+    from ltsearch.cluster import remote
+
+    return remote.speak(args.verb, Choice(args.spec, args.profile), args.cluster)
+
+
+def _status(args: argparse.Namespace) -> status.SweepStatus:
+    sweep_name = Choice(args.spec, args.profile).load().sweep
+    store = CellStore(storage_root(args.storage))
+    found = status.read(store.sweep_folder(sweep_name))
+    if found is None:
+        raise UserError(
+            f"{sweep_name}: never run on --storage {store.root}; start it, or name the storage that it uses"
+        )
+    return found
+
+
+def stop(now: status.SweepStatus, look: Callable[[], status.SweepStatus]) -> None:
+    """End a sweep of this machine as Ctrl-C does, and wait until it has; raises ``UserError`` if it does not run here."""
+    if not status.alive(now):
+        raise UserError(f"{now.sweep} is not running")
+    if now.host != socket.gethostname():
+        raise UserError(f"{now.sweep} runs on {now.host} (process {now.pid}); type this there")
+    os.kill(now.pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    while status.alive(look()):
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"{now.sweep} was told to stop and has not ended after {STOP_SECONDS:g} s: process {now.pid} may hang; "
+                f"`kill -9 {now.pid}` ends it, and nothing finished is lost"
+            )
+        time.sleep(0.2)
+    print(f"{now.sweep}: stopped; the same command goes on")
+
+
+def _report(words: list[str]) -> int:
+    code: int = import_module("analysis.report").main(words)  # by name: nothing here depends on it
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
