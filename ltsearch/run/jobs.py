@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol
 
 from ltsearch.plan.layout import Cell
 from ltsearch.store.records import Epoch, Status
 
 
-@dataclass
+class State(StrEnum):
+    """Where a job of the queue stands."""
+
+    WAITING = "waiting"  # in line
+    BLOCKED = "blocked"  # until another job is over
+    RUNNING = "running"  # a trial has it
+    OVER = "over"
+
+
+# Every change of a job's state, and when it happens. docs/architecture.md has this table; the queue makes no other.
+TRANSITIONS: dict[tuple[State | None, State], str] = {
+    (None, State.WAITING): "planned, proposed by the search, a confirmation, or required by another job",
+    (State.WAITING, State.RUNNING): "handed out: nothing that it requires is missing",
+    (State.WAITING, State.BLOCKED): "what it requires is not finished, or its own cell is running; that is put first",
+    (
+        State.WAITING,
+        State.OVER,
+    ): "its cell is settled already, the search stops it on what it knows, or what it requires cannot finish",
+    (State.BLOCKED, State.WAITING): "what it waited for is over",
+    (State.RUNNING, State.WAITING): "its process died before it had begun",
+    (State.RUNNING, State.OVER): "finished, stopped early, or failed for good",
+}
+
+
+@dataclass(eq=False)
 class Job:
     """One cell that is to be run, and what is known of it while it runs."""
 
@@ -17,9 +42,16 @@ class Job:
     stage: str  # ablation, required, search, confirm
     label: str  # how it is shown: the row's name, or the search trial's number
     trial_number: int | None = None  # of the Optuna trial
-    epochs_seen: list[Epoch] = field(default_factory=list)
+    epochs_seen: dict[int, Epoch] = field(default_factory=dict)  # by number; forgotten when it is over
     retries: int = 0
     started: float = 0.0  # seconds since 1970, of its first start if it goes on
+    state: State | None = None
+
+    def to(self, state: State) -> None:
+        """Change its state; raises ``ValueError`` for a change that is not in the table."""
+        if (self.state, state) not in TRANSITIONS:
+            raise ValueError(f"{self.label}: from {self.state} to {state}")
+        self.state = state
 
     @property
     def epochs(self) -> int:
@@ -33,6 +65,16 @@ class Outcome:
 
     status: Status
     error: str | None = None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The line that is kept of a job that is over."""
+
+    cell: str
+    stage: str
+    label: str
+    outcome: Outcome
 
 
 class Listener(Protocol):

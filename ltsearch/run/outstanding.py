@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ltsearch.plan import adaptive, sources
 from ltsearch.plan.layout import Cell, Plan, first, required_label, search_data
 from ltsearch.plan.sources import SourceKey
-from ltsearch.run.jobs import Job, Outcome
+from ltsearch.run.jobs import Ended
 from ltsearch.store.cells import CellStore
 from ltsearch.store.ids import cell_id
 from ltsearch.store.records import KL_EXPERTS, SEARCH_ARTIFACT, SETTLED, CellRecord, Status
@@ -158,18 +158,15 @@ def check_metrics(plan: Plan, data: Mapping[SourceKey, Source]) -> None:
             )
 
 
-def failures(
-    plan: Plan, study: SearchStudy | None, store: CellStore, ended: Sequence[tuple[Job, Outcome]]
-) -> list[str]:
+def failures(plan: Plan, study: SearchStudy | None, store: CellStore, ended: Mapping[str, Ended]) -> list[str]:
     """One line for every cell without a result, of this run of the command or of an earlier one, and for a failed search."""
     told = {
-        job.cell.id: f"{outcome.status}: {job.label} ({job.cell.id}): {outcome.error}"
-        for job, outcome in ended
-        if outcome.status not in (Status.FINISHED, Status.PRUNED)
+        cell: f"{one.outcome.status}: {one.label} ({cell}): {one.outcome.error}"
+        for cell, one in ended.items()
+        if one.outcome.status not in (Status.FINISHED, Status.PRUNED)
     }
-    seen = {job.cell.id for job, _ in ended}
     for cell, stage, label in named_cells(plan, study):
-        record = store.read(cell) if cell not in seen and stage != "search" else None
+        record = store.read(cell) if cell not in ended and stage != "search" else None
         if record is not None and record.status in SETTLED - {Status.FINISHED}:
             told.setdefault(cell, f"{record.status}: {label} ({cell}): {record.error}; --retry runs it again")
     return [*told.values(), *([f"search: {study.problem}"] if study is not None and study.problem else [])]
@@ -228,7 +225,7 @@ def named_cells(plan: Plan, study: SearchStudy | None) -> list[tuple[str, str, s
     required = {one.id: one for row in plan.rows for cell in row.cells for one in first(cell)}
     named += [(one.id, "required", required_label(one)) for one in required.values()]
     if study is not None:
-        named += [(trial.cell, "search", f"trial {trial.number}") for trial in study.record().trials if trial.cell]
+        named += [(cell, "search", f"trial {number}") for number, cell in study.cells()]
         for rank, (trial, cells) in enumerate(study.winners(), 1):
             label = f"confirm {rank} (trial {trial.number})"
             named += [(cell.id, "confirm", f"{label} · seed {cell.seed}") for cell in cells]

@@ -2,21 +2,22 @@
 
 Ablation cells first, then the search (its asks and tells), then the cells that confirm its winners. What a cell requires (a
 teacher, a first stage) runs before it. Finished cells are never handed out again; what several rows, trials or sweeps share
-runs once.
+runs once. ``jobs.TRANSITIONS`` has the states of a job.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from ltsearch.plan.adaptive import seeds_now
 from ltsearch.plan.layout import Cell, Plan, required_label
-from ltsearch.run.jobs import Job, Listener, Outcome
+from ltsearch.run.jobs import Ended, Job, Listener, Outcome, State
 from ltsearch.run.weights import unusable
 from ltsearch.search.optuna_study import SearchStudy
 from ltsearch.store.cells import CellStore
+from ltsearch.store.ids import recipes
 from ltsearch.store.records import SETTLED, CellRecord, Epoch, Status
 from ltsearch.store.retries import patiently
 from ltsearch.study.spec import AdaptiveSeeds
@@ -38,61 +39,150 @@ class Queue:
         self.listeners = listeners
         self.is_stale = is_stale
         self.say: Callable[[str], None] = print
-        self._looked_at: set[str] = set()  # required cells whose weights were found to be there
-        self._planned: set[str] = set()  # cells of the ablation that are finished or were put into the queue
-        self._waiting: deque[Job] = deque()
-        self._grow()
+        self.running: dict[str, Job] = {}  # by cell
+        self.ended: dict[str, Ended] = {}  # by cell, of this run of the command
+        self._line: deque[Job] = deque()  # who is waiting
+        self._blocked: dict[str, list[Job]] = {}  # by the cell that they wait for
+        self._queued: Counter[str] = Counter()  # cells in line or blocked
+        self._of_search = 0  # search trials that are not over
+        self._search_blocked = 0  # of them, those that are blocked
+        self._known_weights: set[str] = set()  # required cells whose weights were looked at
+        self._planned: set[str] = set()  # cells of the ablation that are finished or were put into line
         self._may_grow = isinstance(plan.loaded.spec.seeds, AdaptiveSeeds)
-        self.running: dict[str, Job] = {}
-        self.ended: list[tuple[Job, Outcome]] = []
-        self._confirming = False
-        self._held: list[Job] = []  # search trials whose cell is running already
+        self._searching = study is not None
+        self._plan_ablation()
 
-    def _settled(self, cell: str) -> bool:
-        record = self.store.read(cell)
-        return record is not None and record.status in SETTLED and not self.is_stale(record)
+    # -- states ----------------------------------------------------------------------------------------------------------
+
+    def _wait(self, jobs: Sequence[Job], *, first: bool = False) -> None:
+        """Into line, in this order; ``first``: before all others."""
+        for job in jobs:
+            if job.state is None and job.stage == "search":
+                self._of_search += 1
+            job.to(State.WAITING)
+            self._queued[job.cell.id] += 1
+        if first:
+            self._line.extendleft(reversed(jobs))
+        else:
+            self._line.extend(jobs)
+
+    def _block(self, job: Job, cell: str) -> None:
+        job.to(State.BLOCKED)
+        self._search_blocked += job.stage == "search"
+        self._blocked.setdefault(cell, []).append(job)
+
+    def _unblock(self, cell: str) -> None:
+        """A cell is over: who waited for it looks again, before all others."""
+        free = self._blocked.pop(cell, [])
+        self._search_blocked -= sum(job.stage == "search" for job in free)
+        self._queued.subtract(job.cell.id for job in free)
+        self._wait(free, first=True)
+
+    def _over(self, job: Job) -> None:
+        job.to(State.OVER)
+        self._of_search -= job.stage == "search"
+        job.epochs_seen = {}
+        self._unblock(job.cell.id)
 
     # -- what is next ----------------------------------------------------------------------------------------------------
 
-    def _grow(self) -> int:
-        """Put what the ablation needs, by what has finished so far, into the queue; returns how many cells."""
+    def next(self) -> Job | None:
+        """The next job; None if there is none at the moment (``exhausted`` tells whether there will be)."""
+        while True:
+            while self._line:
+                job = self._line.popleft()
+                self._queued[job.cell.id] -= 1
+                if self._can_run(job):
+                    job.to(State.RUNNING)
+                    self.running[job.cell.id] = job
+                    return job
+            if not self._plan_more():
+                return None
+
+    def _can_run(self, job: Job) -> bool:
+        """Is it to be handed out? Else it is over, or blocked."""
+        cell = job.cell
+        if cell.id in self.running:
+            self._queued[cell.id] += 1
+            self._block(job, cell.id)
+            return False
+        record = self._current(cell.id)
+        if record is not None and record.status in SETTLED:
+            self._tell_settled(job, record)
+            self._over(job)
+            return False
+        if missing := self._missing(cell):
+            self._put_first(missing)
+            if self._cannot(missing):
+                ids = ", ".join(first.id for first in missing)
+                self.end(job, Outcome(Status.FAILED, f"what it requires, {ids}, has not finished"))
+            else:
+                self._queued[cell.id] += 1
+                self._block(job, missing[0].id)
+            return False
+        if record is not None and job.trial_number is not None and self._replay(job.trial_number, record):
+            if record.status is not Status.PRUNED:  # the driver died between the verdict and the record
+                record = self.store.settle(record, Status.PRUNED)
+            self._tell(job, Status.PRUNED, record)
+            self._over(job)
+            return False
+        job.started = record.started if record is not None else time.time()
+        return True
+
+    def _plan_more(self) -> bool:
+        """Put what comes next into line; False if nothing does at the moment."""
+        if self._may_grow and not self.running and not self._blocked:
+            added = self._plan_ablation()
+            self._may_grow = added > 0
+            for listener in self.listeners:
+                listener.planned(added)
+            if added:
+                return True
+        if not self._searching or self.study is None:
+            return False
+        # A trial that is blocked is waited for: what it waits for may be what the next proposal is.
+        asked = self.study.ask() if not self._search_blocked else None
+        if asked is not None:
+            number, cell = asked
+            self._wait([Job(cell, "search", f"trial {number}", trial_number=number)])
+            return True
+        if self._of_search:
+            return False
+        self._searching = False
+        for rank, (trial, cells) in enumerate(self.study.winners(), 1):
+            label = f"confirm {rank} (trial {trial.number})"
+            new = [Job(cell, "confirm", f"{label} · seed {cell.seed}") for cell in cells]
+            self._wait([job for job in new if not self._settled(job.cell.id)])
+        return True
+
+    @property
+    def exhausted(self) -> bool:
+        """Nothing waits, nothing runs, and nothing will come."""
+        return not (self.running or self._line or self._blocked or self._searching)
+
+    def _plan_ablation(self) -> int:
+        """Put what the ablation needs, by what has finished so far, into line; returns how many cells."""
         plan = self.plan.with_seeds(seeds_now(self.plan, self._fresh))
         labels = {cell.id: (row.label, cell.seed) for row in reversed(plan.rows) for cell in row.cells}
-        added = 0
+        new = []
         for cell in plan.cells:
             if cell.id not in self._planned:
                 self._planned.add(cell.id)
                 if not self._settled(cell.id):
                     label = "{} · seed {}".format(*labels[cell.id]) if cell.id in labels else required_label(cell)
-                    self._waiting.append(Job(cell, "ablation" if cell.id in labels else "required", label))
-                    added += 1
-        return added
+                    new.append(Job(cell, "ablation" if cell.id in labels else "required", label))
+        self._wait(new)
+        return len(new)
+
+    # -- what is known of a cell -----------------------------------------------------------------------------------------
+
+    def _settled(self, cell: str) -> bool:
+        record = self.store.read(cell)
+        return record is not None and record.status in SETTLED and not self.is_stale(record)
 
     def _fresh(self, cell: str) -> CellRecord | None:
         record = self.store.read(cell)
         return None if record is None or self.is_stale(record) else record
-
-    def next(self) -> Job | None:
-        """The next job; None if there is none at the moment (``exhausted`` tells whether there will be)."""
-        if self._may_grow and not self._waiting and not self.running:
-            added = self._grow()
-            self._may_grow = added > 0
-            for listener in self.listeners:
-                listener.planned(added)
-        job = self._next_waiting() or self._next_search()
-        if job is None and not self._confirming and self.study is not None and not self._searching():
-            self._confirming = True
-            for rank, (trial, cells) in enumerate(self.study.winners(), 1):
-                for cell in cells:
-                    if not self._settled(cell.id):
-                        label = f"confirm {rank} (trial {trial.number}) · seed {cell.seed}"
-                        self._waiting.append(Job(cell, "confirm", label))
-            job = self._next_waiting()
-        if job is not None:
-            record = self._current(job.cell.id)
-            job.started = record.started if record is not None and record.status not in SETTLED else time.time()
-            self.running[job.cell.id] = job
-        return job
 
     def _current(self, cell: str) -> CellRecord | None:
         """A cell's record; one that was made from another content of its data set is forgotten."""
@@ -104,31 +194,13 @@ class Queue:
             return None
         return record
 
-    def _next_waiting(self) -> Job | None:
-        # Confirmed winners may coincide with a cell that is running or has just ended.
-        left = len(self._waiting)
-        while left > 0:
-            left -= 1
-            job = self._waiting.popleft()
-            if job.cell.id in self.running or self._settled(job.cell.id):
-                continue
-            missing = self._missing(job.cell)
-            if not missing:
-                return job
-            left += self._put_first(missing)
-            if self._cannot(missing):
-                self._give_up(job, missing)
-            else:
-                self._waiting.append(job)
-        return None
-
     # -- what comes first ------------------------------------------------------------------------------------------------
 
     def _missing(self, cell: Cell) -> list[Cell]:
         """What a cell requires and is not there: not finished, or its weights cannot be used, and it is trained again."""
         for first in cell.requires:
-            if first.id not in self._looked_at and self._finished(first.id):
-                self._looked_at.add(first.id)
+            if first.id not in self._known_weights and self._finished(first.id):
+                self._known_weights.add(first.id)
                 if why := unusable(self.store, first):
                     self.say(self.store.set_aside(first.id, why))
         return [first for first in cell.requires if not self._finished(first.id)]
@@ -137,66 +209,32 @@ class Queue:
         record = self._fresh(cell)
         return record is not None and record.status is Status.FINISHED
 
-    def _put_first(self, required: Sequence[Cell]) -> int:
-        """Put cells that nobody has put there yet at the head of the queue; returns how many."""
-        known = {*self.running, *(job.cell.id for job in self._waiting), *(job.cell.id for job, _ in self.ended)}
-        new = [first for first in required if first.id not in known and not self._settled(first.id)]
+    def _put_first(self, required: Sequence[Cell]) -> None:
+        """Put cells that nobody has put there yet at the head of the line."""
+        known = self.running.keys() | self.ended.keys()
+        new = [
+            one for one in required if one.id not in known and not self._queued[one.id] and not self._settled(one.id)
+        ]
         for listener in self.listeners:
             listener.planned(len(new))
-        self._waiting.extendleft(Job(first, "required", required_label(first)) for first in reversed(new))
-        return len(new)
+        self._wait([Job(one, "required", required_label(one)) for one in new], first=True)
 
     def _cannot(self, required: Sequence[Cell]) -> bool:
         """Has one of them ended without weights? A failed one was tried in this sweep already."""
-        over = {job.cell.id for job, _ in self.ended}
-        return any(first.id in over or self._settled(first.id) for first in required)
+        return any(first.id in self.ended or self._settled(first.id) for first in required)
 
-    def _give_up(self, job: Job, required: Sequence[Cell]) -> None:
-        ids = ", ".join(first.id for first in required)
-        self.end(job, Outcome(Status.FAILED, f"what it requires, {ids}, has not finished"))
+    # -- the search ------------------------------------------------------------------------------------------------------
 
-    def _next_search(self) -> Job | None:
-        while self.study is not None and not self._confirming:
-            held = next((job for job in self._held if self._may_go_on(job)), None)
-            if held is not None and held.trial_number is not None:
-                self._held.remove(held)
-                number, cell, retries = held.trial_number, held.cell, held.retries
-            else:
-                asked = self.study.ask() if not self._held else None
-                if asked is None:
-                    return None
-                (number, cell), retries = asked, 0
-            if cell.id in self.running:
-                self._held.append(Job(cell, "search", f"trial {number}", trial_number=number))
-                return None
-            record = self._current(cell.id)
-            if record is not None and record.status in SETTLED:
-                # Another sweep has run it: its history is told, nothing is trained.
-                for epoch in record.history:
-                    self.study.report(number, epoch, last=epoch.epoch == cell.config.loop.epochs)
-                self.study.tell(number, record.status, record)
-                continue
-            missing = self._missing(cell)
-            if missing:
-                job = Job(cell, "search", f"trial {number}", trial_number=number)
-                self._put_first(missing)
-                if self._cannot(missing):
-                    self._give_up(job, missing)
-                    continue
-                self._held.append(job)
-                return self._next_waiting()
-            if record is not None and self._replay(number, record):
-                if record.status is not Status.PRUNED:  # the driver died between the verdict and the record
-                    record = self.store.settle(record, Status.PRUNED)
-                self.study.tell(number, Status.PRUNED, record)
-                continue
-            return Job(cell, "search", f"trial {number}", trial_number=number, retries=retries)
-        return None
+    def _tell(self, job: Job, status: Status, record: CellRecord) -> None:
+        if job.trial_number is not None and self.study is not None:
+            self.study.tell(job.trial_number, status, record)
 
-    def _may_go_on(self, job: Job) -> bool:
-        """Is what a held search trial waits for, its cell in another trial or what it requires, over?"""
-        ahead = {job.cell.id, *(first.id for first in job.cell.requires)}
-        return not ahead & {*self.running, *(waiting.cell.id for waiting in self._waiting)}
+    def _tell_settled(self, job: Job, record: CellRecord) -> None:
+        """Another sweep, or a row, has run a search trial's cell: its history is told, nothing is trained."""
+        if job.trial_number is not None and self.study is not None:
+            for epoch in record.history:
+                self.study.report(job.trial_number, epoch, last=epoch.epoch == job.epochs)
+            self._tell(job, record.status, record)
 
     def _replay(self, number: int, record: CellRecord) -> bool:
         """Tell what is known of an unfinished cell: epochs up to its checkpoint will not be reported again.
@@ -205,14 +243,6 @@ class Queue:
         """
         assert self.study is not None
         return any(self.study.report(number, epoch, last=False) for epoch in record.history)
-
-    def _searching(self) -> bool:
-        return bool(self._held) or any(job.stage == "search" for job in self.running.values())
-
-    @property
-    def exhausted(self) -> bool:
-        """Nothing waits, nothing runs, and nothing will come."""
-        return not self.running and not self._waiting and (self.study is None or self._confirming)
 
     # -- what became of it -----------------------------------------------------------------------------------------------
 
@@ -223,7 +253,7 @@ class Queue:
 
     def epoch(self, job: Job, epoch: Epoch, per_class: dict[str, list[float | None]], last: bool) -> bool:
         """An epoch is over; True if the trial is to be stopped early."""
-        job.epochs_seen = [e for e in job.epochs_seen if e.epoch < epoch.epoch] + [epoch]
+        job.epochs_seen[epoch.epoch] = epoch
         for listener in self.listeners:
             listener.epoch(job, epoch, per_class)
         return (
@@ -242,11 +272,11 @@ class Queue:
         """A job is over. Stopped and failed ones get their record here: their actor no longer can."""
         outcome, record = patiently(lambda: self._settle(job, outcome))
         self.running.pop(job.cell.id, None)
-        if job.trial_number is not None and self.study is not None:
-            self.study.tell(job.trial_number, outcome.status, record)
-        self.ended.append((job, outcome))
+        self._tell(job, outcome.status, record)
+        self.ended[job.cell.id] = Ended(job.cell.id, job.stage, job.label, outcome)
         for listener in self.listeners:
             listener.ended(job, outcome)
+        self._over(job)
 
     def _settle(self, job: Job, outcome: Outcome) -> tuple[Outcome, CellRecord]:
         """How the job really ended, and its record. What is settled stays so, whatever became of the trial afterwards."""
@@ -257,7 +287,7 @@ class Queue:
         unable = (Status.PRUNED, Status.FAILED, Status.OUT_OF_MEMORY)  # its actor no longer writes it
         if outcome.status in unable or record is None or record.status is Status.RUNNING:
             record = record or self._bare_record(job)
-            seen = {e.epoch: e for e in [*record.history, *job.epochs_seen]}
+            seen = {e.epoch: e for e in record.history} | job.epochs_seen
             history = [seen[number] for number in sorted(seen)]
             record = self.store.settle(record.model_copy(update={"history": history}), outcome.status, outcome.error)
         return outcome, record
@@ -270,15 +300,10 @@ class Queue:
         """A job whose process died before it had begun is put back."""
         self.running.pop(job.cell.id, None)
         job.retries += 1
-        if job.trial_number is None:
-            self._waiting.appendleft(job)
-        else:
-            self._held.append(job)
+        self._wait([job], first=True)
 
     @staticmethod
     def _bare_record(job: Job) -> CellRecord:
-        from ltsearch.store.ids import recipes
-
         config = job.cell.config
         return CellRecord(
             cell=job.cell.id,

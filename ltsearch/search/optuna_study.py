@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from ltsearch.plan.layout import Cell, Plan, confirm_cells, search_cell
 from ltsearch.plan.placement import check_workers
 from ltsearch.search.journal import damaged, journal, where
+from ltsearch.search.samplers import make_pruner, make_sampler
 from ltsearch.store.ids import identity
 from ltsearch.store.records import CellRecord, ConfirmedTrial, Epoch, PlannedCell, SearchRecord, SearchTrial, Status
 from ltsearch.study import space as spaces
@@ -56,14 +57,23 @@ class SearchStudy:
             storage = JournalStorage(backend)
         except Exception as error:  # logs that are Optuna's one by one, and make no history
             raise damaged(where(folder), f"cannot be replayed ({type(error).__name__}: {error})") from None
-        self.study = self._open(storage, name, create=create)
+        self.study, self.storage = self._open(storage, name, create=create), storage
+        self._study_id = storage.get_study_id_from_name(name)
+        self._first_with: dict[str, int] = {}  # cell -> the first trial that has it
+        for trial in reversed(self._trials()):
+            if CELL in trial.user_attrs:
+                self._first_with[trial.user_attrs[CELL]] = trial.number
         self.stopped_by = ""
         self.problem = ""  # why the search cannot go on, or what it cannot tell; empty if all is well
         self._resumable: list[int] | None = None  # not looked at before the first ask: another driver may be at work
 
     def _open(self, storage: JournalStorage, name: str, *, create: bool) -> optuna.Study:
         """Load it, or create it if it is not there; loading writes nothing, which a driver at work elsewhere relies on."""
-        options: dict[str, Any] = {"storage": storage, "sampler": self._sampler(0), "pruner": self._pruner()}
+        options: dict[str, Any] = {
+            "storage": storage,
+            "sampler": make_sampler(self.search, 0),
+            "pruner": make_pruner(self.search),
+        }
         try:
             return optuna.load_study(study_name=name, **options)
         except KeyError:
@@ -82,31 +92,6 @@ class SearchStudy:
             ),
         }
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
-
-    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        seed = int(hashlib.sha256(f"{self.search.seed}/{number}".encode()).hexdigest()[:8], 16)
-        warm_up = max(5, min(10, self.search.trials // 4))
-        match self.search.sampler:
-            case "random":
-                return optuna.samplers.RandomSampler(seed=seed)
-            case "gp":
-                return optuna.samplers.GPSampler(seed=seed, n_startup_trials=warm_up, warn_independent_sampling=False)
-            case "cmaes":
-                return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
-            case "nsga2":
-                return optuna.samplers.NSGAIISampler(
-                    seed=seed, population_size=max(4, min(50, self.search.trials // 4))
-                )
-            case _:
-                return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=warm_up)
-
-    def _pruner(self) -> optuna.pruners.BasePruner:
-        asha = self.search.early_stopping
-        if asha is None:
-            return optuna.pruners.NopPruner()
-        return optuna.pruners.SuccessiveHalvingPruner(
-            min_resource=asha.grace_epochs, reduction_factor=asha.reduction_factor
-        )
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states or None)
@@ -171,7 +156,7 @@ class SearchStudy:
         return bool(sign * trial.values[0] >= sign * self.search.target)
 
     def _ask_once(self) -> tuple[int, Cell] | None:
-        self.study.sampler = self._sampler(len(self._trials()))
+        self.study.sampler = make_sampler(self.search, len(self._trials()))
         trial = self.study.ask()
         chosen: dict[str, spaces.Scalar] = {}
         for name in spaces.ordered(self.search.space):
@@ -189,6 +174,7 @@ class SearchStudy:
             self._drop(trial.number, twin)
             return None
         trial.set_user_attr(CELL, cell.id)
+        self._first_with.setdefault(cell.id, trial.number)
         return trial.number, cell
 
     def _drop(self, number: int, why: str | int) -> None:
@@ -198,10 +184,8 @@ class SearchStudy:
 
     def _twin(self, cell: str, number: int) -> int | None:
         """The number of an earlier trial with this cell."""
-        for trial in self._trials():
-            if trial.number != number and trial.user_attrs.get(CELL) == cell:
-                return trial.number
-        return None
+        first = self._first_with.get(cell, number)
+        return first if first != number else None
 
     def _ask_untried(self) -> tuple[int, Cell] | None:
         """For a discrete space of which the sampler proposes what was tried: one of what was not, at random."""
@@ -211,8 +195,7 @@ class SearchStudy:
             self.problem = f"{_TRIES} proposals in a row could not be run, the last: {why}; narrow search.space"
             self.stopped_by = self.problem
             return None
-        tried = {t.user_attrs.get(CELL) for t in self._trials()}
-        left = [c for c in everything if self._id(c) not in {None, *tried}]
+        left = [c for c in everything if self._id(c) not in {None, *self._first_with}]
         if not left:
             self.study.set_user_attr(EXHAUSTED, True)
             self._spent()
@@ -229,7 +212,7 @@ class SearchStudy:
             return None
 
     def _frozen(self, number: int) -> FrozenTrial:
-        return self._trials()[number]
+        return self.storage.get_trial(self.storage.get_trial_id_from_study_id_trial_number(self._study_id, number))
 
     @staticmethod
     def _params(trial: FrozenTrial) -> dict[str, Any]:
@@ -283,7 +266,7 @@ class SearchStudy:
             if not key.startswith(_RUNG)
             or asha.grace_epochs * asha.reduction_factor ** int(key.removeprefix(_RUNG)) <= before
         }
-        twin = optuna.create_study(directions=self.study.directions, pruner=self._pruner())
+        twin = optuna.create_study(directions=self.study.directions, pruner=make_pruner(self.search))
         twin.add_trials([judged if t.number == frozen.number else t for t in self._trials()])
         return Trial(twin, twin.trials[frozen.number]._trial_id).should_prune()
 
@@ -323,6 +306,10 @@ class SearchStudy:
             return []
         chosen = self.best()[: self.search.confirm.top_k]
         return [(trial, confirm_cells(self.plan, self._params(trial))) for trial in chosen]
+
+    def cells(self) -> list[tuple[int, str]]:
+        """Number and cell of every trial that counts."""
+        return [(t.number, t.user_attrs[CELL]) for t in self._counted() if CELL in t.user_attrs]
 
     def record(self) -> SearchRecord:
         """``search.json``."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from itertools import islice
 from typing import Any, Self
 
 from ltsearch.run.jobs import Job, Outcome
 from ltsearch.store.records import CLASS_MEAN, Epoch, Status, headline
 
 REFRESH_SECONDS = 0.5
+_FRAME = 6  # lines of the table's frame and head, and of what stands below it
 _METRICS = (headline("ensemble"), "val/ensemble_class_mean", "val/single_class_mean", "train/top1", "train/loss")
 
 
@@ -106,14 +108,17 @@ class Progress:
         table = Table()
         for column in ("running", "epoch", "metric"):
             table.add_column(column, no_wrap=True)
-        for job, epoch in self.running.values():
+        room = max(self._live.console.height - len(lines) - _FRAME, 1) if self._live is not None else len(self.running)
+        for job, epoch in islice(self.running.values(), room):
             value = _value(epoch)
             table.add_row(
                 job.label,
                 f"{epoch.epoch if epoch else 0}/{job.epochs}",
                 f"{value[0]} {value[1]:.4f}" if value else "",
             )
-        return Group(Text("\n".join(lines)), table, Text(f"{self._clock()} elapsed, {self._remaining()} left"))
+        hidden = len(self.running) - room
+        more = f"and {hidden} more running; " if hidden > 0 else ""
+        return Group(Text("\n".join(lines)), table, Text(more + f"{self._clock()} elapsed, {self._remaining()} left"))
 
     def _clock(self) -> str:
         return clock(time.monotonic() - self.begun)

@@ -11,7 +11,7 @@ import queue
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from trainables.files import fetch
 HEARTBEAT_SECONDS = 30.0
 DEAD_AFTER_SECONDS = 180.0
 GIVE_UP_SECONDS = 600.0
+MOST_METRICS = 1000  # of one call
+Heard = tuple[Epoch, int]  # with the time at which it was heard, in ms since 1970
 _ENDS = {Status.FINISHED: "FINISHED", Status.PRUNED: "KILLED", Status.INTERRUPTED: "KILLED", Status.RUNNING: "RUNNING"}
 
 
@@ -46,6 +48,8 @@ class Tracker:
         self._tried: set[tuple[str, str]] = set()  # runs that were asked for: cell, and when its trial was started
         self.parent = ""
         self._work: queue.Queue[Callable[[], object] | None] = queue.Queue()
+        self._heard: dict[str, list[Heard]] = {}  # epochs that are not written yet, by cell
+        self._hearing = threading.Lock()
         self._thread = threading.Thread(target=self._write, daemon=True, name="mlflow-writer")
 
     # -- a sweep's life --------------------------------------------------------------------------------------------------
@@ -126,11 +130,25 @@ class Tracker:
         # told to a driver, or by a process, that died with it.
         record = self.store.read(job.cell.id)
         if record is not None and record.status is Status.RUNNING and record.started == job.started and record.history:
-            self._work.put(partial(self._log_epochs, job.cell.id, record.history, _now()))
+            self._work.put(partial(self._log_epochs, job.cell.id, [(epoch, _now()) for epoch in record.history]))
 
     def epoch(self, job: Job, epoch: Epoch, per_class: dict[str, Any]) -> None:
         """Metrics of an epoch, once."""
-        self._work.put(partial(self._log_epochs, job.cell.id, [epoch], _now()))
+        with self._hearing:
+            waiting = self._heard.setdefault(job.cell.id, [])
+            waiting.append((epoch, _now()))
+        if len(waiting) == 1:  # of a server that is slower than the trials, what has come meanwhile is written at once
+            self._work.put(partial(self._log_heard, job.cell.id))
+
+    def _log_heard(self, cell: str) -> None:
+        with self._hearing:
+            epochs = list(self._heard.get(cell, ()))
+        self._log_epochs(cell, epochs)
+        with self._hearing:  # not before it is written: it may have to be tried again
+            left = self._heard.pop(cell, [])[len(epochs) :]
+            if left:
+                self._heard[cell] = left
+                self._work.put(partial(self._log_heard, cell))
 
     def retried(self, job: Job, error: str) -> None:
         """Kept on the run."""
@@ -234,44 +252,50 @@ class Tracker:
         query = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
         return next(iter(self.client.search_runs([self.experiment], filter_string=query, max_results=1)), None)
 
-    def _log_epochs(self, cell: str, epochs: Iterable[Epoch], stamp: int) -> None:
-        """``stamp`` is the same however often it is tried: MLflow drops what it has already, to the millisecond."""
+    def _log_epochs(self, cell: str, epochs: Iterable[Heard]) -> None:
+        """Those that are missing. Stamps are the same however often it is tried: MLflow drops what it has already by them."""
         from mlflow.entities import Metric
 
         if cell not in self.runs:  # refused; the whole record comes at the trial's end
             return
-        for epoch in epochs:
-            if epoch.epoch <= self.logged.get(cell, 0):
-                continue
-            values = {**epoch.metrics, "epoch": float(epoch.epoch)}
-            metrics = [Metric(name, value, stamp, epoch.epoch) for name, value in values.items()]
+        for batch in _batches([heard for heard in epochs if heard[0].epoch > self.logged.get(cell, 0)]):
+            metrics = [
+                Metric(name, value, stamp, epoch.epoch)
+                for epoch, stamp in batch
+                for name, value in {**epoch.metrics, "epoch": float(epoch.epoch)}.items()
+            ]
             try:
                 self.client.log_batch(self.runs[cell], metrics=metrics)
             except Exception as error:
                 if may_pass(error):
                     raise
+                if len(batch) > 1:  # the others are not refused with it
+                    for heard in batch:
+                        self._log_epochs(cell, [heard])
+                    continue
+                number = batch[0][0].epoch
                 self.warn(
-                    f"MLflow at {shown(self.uri)} refuses epoch {epoch.epoch} of cell {cell} ({_said(error)}); it is left out"
+                    f"MLflow at {shown(self.uri)} refuses epoch {number} of cell {cell} ({_said(error)}); it is left out"
                 )
-            self.logged[cell] = epoch.epoch
+            self.logged[cell] = batch[-1][0].epoch
 
     def _log_whole(self, record: CellRecord, stage: str, label: str, stamp: int) -> None:
         """All of a settled record: epochs that are missing, totals, artifacts, tags and the end."""
-        from mlflow.entities import Metric
+        from mlflow.entities import Metric, RunTag
 
         run_id = self._ensure_run(record.cell, stage, label, record.config, record.started)
-        self._log_epochs(record.cell, record.history, stamp)
+        self._log_epochs(record.cell, [(epoch, stamp) for epoch in record.history])
+        totals = []
         if record.history:
-            total = Metric("total_seconds", record.final["total_seconds"], stamp, record.history[-1].epoch)
-            self.client.log_batch(run_id, metrics=[total])
-        for tag, value in {
+            totals = [Metric("total_seconds", record.final["total_seconds"], stamp, record.history[-1].epoch)]
+        tags = {
             r.TAG_FINGERPRINT: record.fingerprint,
             r.TAG_RECIPES: json.dumps(record.recipes, sort_keys=True),
             r.TAG_TIMED: record.timed,
             r.TAG_STATUS: str(record.status),
-            **({r.TAG_ERROR: record.error} if record.error else {}),
-        }.items():
-            self.client.set_tag(run_id, tag, value)
+            **({r.TAG_ERROR: record.error[:5000]} if record.error else {}),
+        }
+        self.client.log_batch(run_id, metrics=totals, tags=[RunTag(tag, value) for tag, value in tags.items()])
         self.client.log_inputs(run_id, [extras.data_set(record)])
         self._log_text(run_id, r.RECORD_ARTIFACT, record.model_dump_json(indent=1))
         if record.per_class:
@@ -334,6 +358,20 @@ class Tracker:
             path = Path(folder) / name
             path.write_text(text, encoding="utf-8")
             self.client.log_artifact(run_id, str(path))
+
+
+def _batches(epochs: Iterable[Heard]) -> Iterator[list[Heard]]:
+    """Epochs with no more metrics than MLflow takes at once."""
+    batch: list[Heard] = []
+    metrics = 0
+    for heard in epochs:
+        metrics += len(heard[0].metrics) + 1
+        if batch and metrics > MOST_METRICS:
+            yield batch
+            batch, metrics = [], len(heard[0].metrics) + 1
+        batch.append(heard)
+    if batch:
+        yield batch
 
 
 def _named(record: CellRecord) -> dict[str, Any]:

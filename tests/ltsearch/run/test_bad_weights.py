@@ -99,4 +99,4 @@ def test_what_a_trial_tells_is_said(student: tuple[Queue, CellStore, Cell]) -> N
     stopper.on_trial_result(None, trial, {"epoch": 1, "notice": "checkpoint.pt does not fit"})  # type: ignore[arg-type]
     stopper.on_trial_result(None, trial, {"epoch": 2})  # type: ignore[arg-type]
     assert told == [f"{job.label} ({job.cell.id}): checkpoint.pt does not fit"]
-    assert job.epochs_seen == [Epoch(epoch=1, metrics={}), Epoch(epoch=2, metrics={})]
+    assert job.epochs_seen == {1: Epoch(epoch=1, metrics={}), 2: Epoch(epoch=2, metrics={})}

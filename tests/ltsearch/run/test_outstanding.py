@@ -16,7 +16,7 @@ from PIL import Image
 from ltsearch.plan import sources
 from ltsearch.plan.layout import Plan, make_plan
 from ltsearch.run import outstanding
-from ltsearch.run.jobs import Job, Outcome
+from ltsearch.run.jobs import Ended, Outcome
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import CellRecord, Status
 from ltsearch.study.spec import load
@@ -48,7 +48,7 @@ def test_failures_of_an_earlier_run_are_told_with_the_way_out(ablation: Plan, tm
     store = CellStore(tmp_path / "store")
     settle(store, ablation, Status.DIVERGED, Status.OUT_OF_MEMORY, Status.FINISHED, Status.DIVERGED, Status.FAILED)
     cells = ablation.cells
-    ended = [(Job(cells[3], "ablation", "just now"), Outcome(Status.DIVERGED, "the loss"))]
+    ended = {cells[3].id: Ended(cells[3].id, "ablation", "just now", Outcome(Status.DIVERGED, "the loss"))}
     label = ablation.rows[0].label
     assert sorted(outstanding.failures(ablation, None, store, ended)) == sorted(
         [

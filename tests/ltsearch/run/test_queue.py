@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ltsearch.plan.layout import Plan, make_plan
-from ltsearch.run.jobs import Job, Outcome
+from ltsearch.run.jobs import Ended, Job, Outcome
 from ltsearch.run.queue import Queue
 from ltsearch.search.optuna_study import SearchStudy
 from ltsearch.store.cells import CellStore
@@ -172,7 +172,8 @@ def test_what_has_finished_stays_so_whatever_became_of_its_process(tmp_path: Pat
     done = store.settle(queue._bare_record(job).model_copy(update={"history": [epoch]}), Status.FINISHED)
     queue.end(job, Outcome(Status.FAILED, "the trial's process died"))
     assert store.read(job.cell.id) == done
-    assert queue.ended == [(job, Outcome(Status.FINISHED))] and events.seen == [("finished", job.label)]
+    assert list(queue.ended.values()) == [Ended(job.cell.id, job.stage, job.label, Outcome(Status.FINISHED))]
+    assert events.seen == [("finished", job.label)]
 
 
 def test_a_search_trial_that_has_finished_is_told_so_whatever_became_of_its_process(tmp_path: Path) -> None:
@@ -196,7 +197,7 @@ def test_a_job_whose_process_died_before_it_began_is_put_back(tmp_path: Path) ->
     _, store, queue, events = make(tmp_path)
     first, second = queue.next(), queue.next()
     queue.again(first)
-    assert list(queue.running) == [second.cell.id] and not queue.exhausted and queue.ended == []
+    assert list(queue.running) == [second.cell.id] and not queue.exhausted and queue.ended == {}
     again = queue.next()
     assert again is first and again.retries == 1 and events.seen == []
     assert list(queue.running) == [second.cell.id, first.cell.id]
@@ -226,7 +227,7 @@ def test_a_trial_that_ran_out_of_memory_is_settled_while_tune_goes_on(tmp_path: 
     record = store.read(job.cell.id)
     told = (record.status, record.error, [epoch.epoch for epoch in record.history])
     assert told == (Status.OUT_OF_MEMORY, "OutOfMemoryError: the node", [1])
-    assert job.cell.id in queue.running and queue.ended == [] and events.seen == []  # its end comes with its next step
+    assert job.cell.id in queue.running and queue.ended == {} and events.seen == []  # its end comes with its next step
     queue.end(job, Outcome(Status.OUT_OF_MEMORY, record.error))
     assert store.read(job.cell.id) == record and events.seen == [("out_of_memory", job.label)]
     # One that had finished before its process was ended stays finished.
@@ -409,10 +410,10 @@ def test_a_student_without_teacher_fails_and_says_so(tmp_path: Path) -> None:
     queue.end(first, Outcome(Status.FAILED, "boom"))
     work(queue, queue.store, second)
     assert queue.next() is None and queue.exhausted
-    job, outcome = queue.ended[-1]
-    assert job.stage == "ablation" and outcome.status is Status.FAILED
-    assert outcome.error == f"what it requires, {first.cell.id}, has not finished"
-    assert queue.store.read(job.cell.id).status is Status.FAILED
+    last = list(queue.ended.values())[-1]
+    assert last.stage == "ablation" and last.outcome.status is Status.FAILED
+    assert last.outcome.error == f"what it requires, {first.cell.id}, has not finished"
+    assert queue.store.read(last.cell).status is Status.FAILED
     again = students(tmp_path)  # the next run of the sweep tries the teacher again, and then the student
     done = drain(again, again.store)
     assert [stage for stage, _ in done] == ["required", "ablation"]

@@ -125,8 +125,8 @@ def test_a_process_that_died_before_it_had_begun_is_tried_again_so_often(trial: 
     trial.handle_error(ActorDiedError())
     for retries in (1, 2):
         callback.on_trial_error(1, [trial], trial)
-        assert (job.retries, queue.ended, queue.running) == (retries, [], {})
+        assert (job.retries, queue.ended, queue.running) == (retries, {}, {})
         assert callback.feeder.suggest(trial.trial_id)["cell"] == job.cell.id
     callback.on_trial_error(1, [trial], trial)
-    assert queue.ended == [(job, Outcome(Status.FAILED, "the trial's process died"))]
+    assert [one.outcome for one in queue.ended.values()] == [Outcome(Status.FAILED, "the trial's process died")]
     assert queue.store.read(job.cell.id).status is Status.FAILED

@@ -169,7 +169,8 @@ def test_a_write_whose_answer_is_lost_is_there_once(
     before = {r.info.run_id for r in new_runs(uri, set())}
     train(uri, CellStore(tmp_path), 400.0, 0.7, (1, 2, 3))
     (run,) = new_runs(uri, before)
-    assert len(calls) == 2 * 5  # parameters, three epochs and the total
+    # Parameters, the epochs (one by one, or together if the writer was behind), and the total with the tags: each twice.
+    assert len(calls) % 2 == 0 and 3 <= len(calls) // 2 <= 5
     for name in ("train/top1", "seconds", "epoch"):
         assert [step for step, _ in points(uri, run, name)] == [1, 2, 3]
     assert len({points(uri, run, name)[1] for name in ("train/top1", "seconds", "epoch")}) == 1  # one time an epoch
