@@ -151,7 +151,9 @@ def _plan_row(loaded: Loaded, row: Row, setting: str, base: Overrides) -> PlanRo
         if fnmatch.fnmatchcase(setting, pattern):
             tree = merge(tree, nest(over))
     where = f"{loaded.file}: ablation row {row.name!r}" + (f" in {setting!r}" if setting else "")
-    cells = tuple(make_cell(tree, seed, where) for seed in loaded.spec.seed_numbers())
+    seeds = loaded.spec.seed_numbers()
+    checked = make_cell(tree, seeds[0], where).config
+    cells = tuple(_cell(checked.model_copy(update={"seed": seed}), True) for seed in seeds)
     check_starts(cells[0].config, where)
     changes = _changes(base, tree)
     return PlanRow(

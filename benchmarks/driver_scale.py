@@ -1,0 +1,218 @@
+"""What the driver costs a trial as a sweep grows: its own work without Ray and without training, at 200 to 10,000 trials."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import Row, Spread
+
+TITLE = "The driver as a sweep grows"
+SIZES = {False: (200, 2000, 10_000), True: (20, 60)}
+EPOCHS, METRICS, AT_ONCE = 100, 20, 8
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(quick: bool) -> list[Row]:
+    """Ablations by grid and searches by TPE, each size in a process and a store of its own; then the same command again."""
+    rows: list[Row] = []
+    sizes = SIZES[quick]
+    for kind in ("ablation", "search"):
+        found = {size: _measured(kind, size) for size in sizes}
+        first, last = found[sizes[0]], found[sizes[-1]]
+        for size, one in found.items():
+            ratio = one["per_trial"] / first["per_trial"]
+            asked = f", of it asks {one['asks'] * 1e3:.1f} ms" if kind == "search" else ""
+            rows.append(
+                Row(
+                    f"{kind}: driver's own time a trial of {EPOCHS} epochs, {size:,} trials",
+                    "ms",
+                    ours=_one(one["per_trial"] * 1e3),
+                    target="≤ 1.3 × of the smallest" if size == sizes[-1] else "",
+                    met=ratio <= 1.3 if size == sizes[-1] else None,
+                    note=f"{ratio:.2f} × of {sizes[0]}{asked}",
+                )
+            )
+        grown = last["memory"] - first["memory"]
+        rows.append(_least(f"{kind}: memory of the driver at its end, {sizes[-1]:,} trials", "GB", last["memory"], 0.6))
+        rows[-1] = replace(
+            rows[-1], note=f"{grown:.2f} GB more than at {sizes[0]}: the rest is torch, Optuna and scikit-learn"
+        )
+        again = f"{kind}: the same command until its first trial, {sizes[-1]:,} trials over, without MLflow"
+        rows.append(_least(again, "s", last["restart"], 20))
+        rows.append(_least(f"{kind}: --plan, {sizes[-1]:,} trials over", "s", last["plan"], 3))
+    return rows
+
+
+def _one(value: float) -> Spread:
+    return Spread(value, value, value)
+
+
+def _least(what: str, unit: str, value: float, target: float) -> Row:
+    return Row(what, unit, ours=_one(value), target=f"≤ {target:g}", met=value <= target)
+
+
+def _measured(kind: str, size: int) -> dict[str, float]:
+    """In processes of their own: memory and caches of one size do not help another."""
+    with tempfile.TemporaryDirectory(prefix="ltb-") as folder:
+        found: dict[str, float] = {}
+        for part in ("sweep", "restart", "plan"):
+            done = subprocess.run(
+                [sys.executable, "-m", "benchmarks.driver_scale", part, kind, str(size), folder],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode != 0:
+                raise RuntimeError(done.stderr[-3000:])
+            found |= json.loads(done.stdout.splitlines()[-1])
+        return found
+
+
+# -- in a process of its own ---------------------------------------------------------------------------------------------
+
+
+def _study(kind: str, size: int) -> dict[str, Any]:
+    tree: dict[str, Any] = {
+        "name": "scale",
+        "base": {
+            "data": {"name": "digits", "imbalance": {"factor": 10}},
+            "method": {"name": "ncl_pp", "inter": False, "intra": False},
+            "training": {"epochs": EPOCHS},
+            "synthetic": {"epoch_seconds": 0.0},
+        },
+        "seeds": 1,
+    }
+    if kind == "search":
+        return tree | {
+            "search": {
+                "val_per_class": 5,
+                "trials": size,
+                "metrics": [{"name": "val/single_top1"}],
+                "early_stopping": None,
+                "space": {
+                    "method.beta": {"uniform": [0, 1]},
+                    "method.lambda_inter": {"uniform": [0, 1]},
+                    "method.lambda_intra": {"uniform": [0, 1]},
+                    "optimizer.lr": {"loguniform": [1e-3, 1]},
+                },
+            }
+        }
+    seeds = min(100, size)
+    values = [round(number / (size // seeds), 6) for number in range(size // seeds)]
+    return tree | {"seeds": seeds, "ablation": {"grid": {"axes": {"method.beta": values}}}}
+
+
+def _part(part: str, kind: str, size: int, folder: Path) -> dict[str, float]:
+    import os
+    import time
+
+    import yaml
+
+    os.chdir(folder)
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+    Path("study.yaml").write_text(yaml.safe_dump(_study(kind, size), sort_keys=False))
+    began = time.perf_counter()
+    if part == "plan":
+        from ltsearch.sweep import main
+
+        assert main(["study.yaml", "--local", "--plan"]) == 0
+    elif part == "restart":
+        _restart()
+    else:
+        return _sweep(kind)
+    return {part: time.perf_counter() - began}
+
+
+def _restart() -> None:
+    """What a sweep does until it could start its first trial, without asking MLflow for its runs."""
+    from ltsearch.plan.layout import make_plan
+    from ltsearch.run import outstanding
+    from ltsearch.store.cells import CellStore
+    from ltsearch.study.spec import load
+
+    plan, store, root = make_plan(load(Path("study.yaml"))), CellStore("store"), Path("data")
+    work = outstanding.look(plan, store, root, fresh=False, retry=False, say=print)
+    assert not work.configs
+    outstanding.begin(plan, work, store, root, say=print)
+    outstanding.count(plan, work.study, store)
+    outstanding.recorded_cells(plan, work.study, store)
+
+
+def _sweep(kind: str) -> dict[str, float]:
+    """The queue, the search, progress and status as ``ltsearch.sweep`` has them, with trials that cost nothing."""
+    import resource
+    import time
+
+    from ltsearch.plan import sources
+    from ltsearch.plan.layout import make_plan, search_data
+    from ltsearch.run.jobs import Job, Outcome
+    from ltsearch.run.queue import Queue
+    from ltsearch.search.optuna_study import SearchStudy
+    from ltsearch.show.progress import Progress
+    from ltsearch.show.status import StatusFile
+    from ltsearch.store.cells import CellStore
+    from ltsearch.store.records import PLAN_ARTIFACT, Status
+    from ltsearch.study.spec import load
+    from ltsearch.sweep import plan_record, write_record
+
+    plan = make_plan(load(Path("study.yaml")))
+    store = CellStore("store")
+    folder = store.sweep_folder(plan.loaded.sweep)
+    some = [cell.config for cell in plan.cells[:1]] or search_data(plan)[:1]
+    data = sources.read(some, Path("data"), lambda text: None)
+    sources.remember(store, data, Path("data"))
+    fingerprint = next(iter(data.values())).fingerprint
+    study = SearchStudy(plan, folder, fingerprint) if plan.search_base is not None else None
+    progress, status = Progress("scale", 0, 0, terminal=False), StatusFile(folder, "scale", 0, 0)
+    progress.say = lambda text: None  # type: ignore[method-assign]  # a line an event is the terminal's cost
+    queue = Queue(plan, store, study, [progress, status], lambda record: False)
+    running: list[Job] = []
+    driver = asks = 0.0
+    while True:
+        began, asked = time.thread_time(), time.thread_time()
+        while len(running) < AT_ONCE and (job := queue.next()) is not None:
+            queue.started(job)
+            running.append(job)
+        asks += time.thread_time() - asked
+        driver += time.thread_time() - began
+        if not running:
+            break
+        job = running.pop(0)
+        record = _trained(queue, job, fingerprint)
+        store.settle(record, Status.FINISHED)
+        began = time.thread_time()
+        for epoch in record.history:
+            queue.epoch(job, epoch, {}, epoch.epoch == EPOCHS)
+        queue.end(job, Outcome(Status.FINISHED))
+        driver += time.thread_time() - began
+    write_record(folder, PLAN_ARTIFACT, plan_record(plan, {}, store))
+    trials = len(queue.ended)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"per_trial": driver / trials, "asks": asks / trials, "memory": memory}
+
+
+def _trained(queue: Any, job: Any, fingerprint: str) -> Any:
+    from ltsearch.store.records import Epoch
+    from trainables.synthetic import accuracy
+
+    config = job.cell.config
+    split = "val" if config.data.val_per_class else "test"
+    history = []
+    for number in range(1, EPOCHS + 1):
+        value = accuracy(config, number)
+        metrics = {f"{split}/single_top1": value, f"{split}/single_class_mean": value, "seconds": 0.0}
+        metrics |= {f"train/metric_{i}": value + i for i in range(METRICS - len(metrics))}
+        history.append(Epoch(epoch=number, metrics=metrics))
+    return queue._bare_record(job).model_copy(update={"history": history, "fingerprint": fingerprint})
+
+
+if __name__ == "__main__":
+    name, which, trials, there = sys.argv[1:]
+    print(json.dumps(_part(name, which, int(trials), Path(there))))
