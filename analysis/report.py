@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis import compare, index, markdown
-from analysis.figures import FIGURES, shifted_test, style
+from analysis.figures import DEFAULT_FIGURES, FIGURES, shifted_test, style
 from analysis.figures import search as search_figures
 from analysis.index import Entry
 from analysis.page import charts, html
@@ -43,13 +43,12 @@ from analysis.tables import (
 from analysis.tables.context import Context
 from analysis.tables.search import SearchSummary
 from ltsearch.store.cells import STORAGE_VARIABLE, storage_root
-from ltsearch.store.records import FigureKind, FigureRequest, PlanRecord, is_name, is_sweep
+from ltsearch.store.records import FigureRequest, PlanRecord, is_name, is_sweep
 from trainables.errors import UserError
 from trainables.files import write_text
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 STUDIES = "search_spaces"
-DEFAULT_FIGURES: tuple[FigureKind, ...] = ("forest", "learning_curves", "accuracy_cost")
 
 
 def write_report(sweep: str, source: Source, folder: Path, *, export: bool = False) -> Path:

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ltsearch.plan import placement
 from ltsearch.plan.layout import Plan
@@ -22,6 +23,9 @@ from ltsearch.tracking import server
 from trainables.config import TrialConfig
 from trainables.errors import UserError
 from trainables.files import encodable, raw, shown
+
+if TYPE_CHECKING:
+    from trainables.custom import Trainable
 
 
 def words(choice: Choice, options: RunOptions) -> None:
@@ -74,6 +78,16 @@ def work(plan: Plan, store: CellStore, configs: Sequence[TrialConfig]) -> None:
     """Raises ``UserError`` if what is left to be trained could not be, or not be kept."""
     placement.check_workers(plan.loaded.spec.resources, configs)
     access_to_cells(store, configs)
+
+
+def functions(configs: Iterable[TrialConfig], given: Mapping[str, Trainable]) -> dict[str, Trainable]:
+    """The user's own trainables that are asked for, by name; raises ``UserError`` for one that is not there."""
+    names = {config.custom.function for config in configs if config.custom is not None} - given.keys()
+    if not names:
+        return dict(given)
+    from trainables import custom
+
+    return {**given, **{name: custom.find(name) for name in sorted(names)}}
 
 
 def access_to_cells(store: CellStore, work: Iterable[TrialConfig]) -> None:

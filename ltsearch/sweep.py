@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import fields, replace
 from importlib import import_module
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ltsearch.run.nodes import Capacity
     from ltsearch.run.queue import Queue
     from ltsearch.tracking.writer import Tracker
+    from trainables.custom import Trainable
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -135,8 +136,11 @@ def the_plan(plan: Plan, options: RunOptions, target: ray_cluster.Cluster | None
     return told
 
 
-def sweep(loaded: Loaded, options: RunOptions) -> int:
-    """Plan, run what is missing, report; an exit code. Raises ``UserError`` for wrong input, before anything is written."""
+def sweep(loaded: Loaded, options: RunOptions, given: Mapping[str, Trainable] | None = None) -> int:
+    """Plan, run what is missing, report; an exit code. Raises ``UserError`` for wrong input, before anything is written.
+
+    ``given``: trainables of the user's own by the name that the study has for them; others are imported.
+    """
     plan = make_plan(loaded)
     spec = loaded.spec
     store = CellStore(storage_root(options.storage))
@@ -157,6 +161,7 @@ def sweep(loaded: Loaded, options: RunOptions) -> int:
     with sweep_lock(store.sweep_folder(loaded.sweep)), ExitStack() as session:
         work = outstanding.look(plan, store, root, fresh=options.fresh, retry=options.retry, say=print)
         preflight.work(plan, store, work.configs)
+        functions = preflight.functions(work.configs, given or {})
         outstanding.read_data(plan, work, root, say=print)
         if not address:
             preflight.warn_of_emulation(work.configs, spec.resources)
@@ -168,7 +173,7 @@ def sweep(loaded: Loaded, options: RunOptions) -> int:
             outstanding.forget(plan, store, root)
         sources.remember(store, work.data, root)
         outstanding.begin(plan, work, store, root, say=print)
-        queue, shown_plan = drive(plan, work, store, tracker, capacity, session, options)
+        queue, shown_plan = drive(plan, work, store, tracker, capacity, session, options, functions)
 
         failures = outstanding.failures(plan, work.study, store, queue.ended)
         for line in failures:
@@ -202,6 +207,7 @@ def drive(
     capacity: Capacity | None,
     session: ExitStack,
     options: RunOptions,
+    functions: Mapping[str, Trainable],
 ) -> tuple[Queue, PlanRecord]:
     """Run the queue to its end, with MLflow, progress and status listening; ``capacity`` is None if nothing is left to run.
 
@@ -233,9 +239,18 @@ def drive(
             capacity.say = queue.say = progress.say
             terms = nodes.Terms(sweep_lock(folder).path, nodes.versions()) if options.address else None
             growing = capacity() if capacity.more else 1
-            resources, logs = plan.loaded.spec.resources, options.ray_logs
             with progress:
-                run(queue, resources, capacity, work.data, provenance, logs=logs, terms=terms, pending=growing)
+                run(
+                    queue,
+                    plan.loaded.spec.resources,
+                    capacity,
+                    work.data,
+                    provenance,
+                    logs=options.ray_logs,
+                    terms=terms,
+                    pending=growing,
+                    functions=functions,
+                )
         else:
             print(f"{sweep}: all {total} cells are finished, nothing to run; MLflow: {shown(tracker.uri)}")
         status = Status.FINISHED

@@ -34,6 +34,7 @@ ROOMS = {
         "preflight",
         "sweep",
         "cli",
+        "api",
     ],
     "analysis": [
         "statistics",
@@ -44,6 +45,7 @@ ROOMS = {
         "figures",
         "page",
         "index",
+        "objects",
         "compare",
         "report",
     ],

@@ -247,6 +247,16 @@ class SyntheticConfig(_Section):
     fault_times: int = Field(1, ge=1, description="how often, for raise and exit; then it goes well")
 
 
+class CustomConfig(_Section):
+    """Instead of the methods here: a function of your own that yields the metrics of its epochs (``trainables.custom``)."""
+
+    function: str = Field(pattern=r"^[\w.]+:[\w.]+$", description="`module:function`")
+    version: int = Field(1, ge=1, description="raise it when its numbers change: it is part of a cell's id")
+    parameters: dict[str, bool | int | float | str | None] = Field(
+        {}, description="what it is given, and what is searched"
+    )
+
+
 class Loop(NamedTuple):
     """The epoch loop that a trial itself runs: the trial's own sections, unless its method has a later stage of its own."""
 
@@ -271,6 +281,15 @@ class TrialConfig(_Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     seed: int = Field(0, ge=0, lt=2**31)
     synthetic: SyntheticConfig | None = Field(None, description="for testing a search or a cluster without training")
+    custom: CustomConfig | None = Field(None, description="a trainable of your own")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_images(cls, value: Any) -> Any:
+        """A trainable of the user's own reads what it needs itself: the embedded digits stand where the images would."""
+        if isinstance(value, dict) and value.get("custom") and isinstance(data := value.get("data", {}), dict):
+            return {**value, "data": {"name": "digits", **data}}
+        return value
 
     @field_validator("method", mode="before")
     @classmethod
@@ -301,6 +320,8 @@ class TrialConfig(_Section):
             raise ValueError(f"schedule.warmup_epochs = {schedule.warmup_epochs} must be < training.epochs = {epochs}")
         if schedule.min_lr > self.optimizer.lr:
             raise ValueError(f"schedule.min_lr = {schedule.min_lr} must be <= optimizer.lr = {self.optimizer.lr}")
+        if self.custom is not None and self.synthetic is not None:
+            raise ValueError("custom and synthetic exclude each other; leave one out")
         self.method.check(self)
         self.method.requires(self)  # what comes first must be a valid trial too
         return self

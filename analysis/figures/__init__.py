@@ -26,7 +26,10 @@ from analysis.figures import (
 from analysis.figures.common import Csv, Kind
 from ltsearch.store.records import FigureKind
 
-__all__ = ["FIGURES", "Csv", "Kind"]
+__all__ = ["DEFAULT_FIGURES", "FIGURES", "Csv", "Kind"]
+
+# Of a study that asks for none: those that every study has something for.
+DEFAULT_FIGURES: tuple[FigureKind, ...] = ("forest", "learning_curves", "accuracy_cost")
 
 _MODULES: dict[FigureKind, Any] = {
     "curve": curve,

@@ -69,6 +69,10 @@ class Table:
             if len(row) != len(self.columns):
                 raise ValueError(f"table {self.name!r}: a row of {len(row)} cells under {len(self.columns)} columns")
 
+    def _repr_markdown_(self) -> str:
+        """In a notebook."""
+        return to_markdown(self)
+
 
 Mark = Literal["best", "second", ""]
 

@@ -25,7 +25,12 @@ def default_rate(resources: Resources) -> float:
 
 
 def work(config: TrialConfig) -> float | None:
-    """Work of a whole training run in forward multiply-adds; None for data sets whose size is not known."""
+    """Work of a whole training run in forward multiply-adds; None where it is not known.
+
+    That is so of other data sets, and of trainables of the user's own.
+    """
+    if config.custom is not None:
+        return None
     if config.data.name in _NATURAL:
         images, size = float(_NATURAL[config.data.name]), 224
     elif config.data.name in _KNOWN:

@@ -11,11 +11,12 @@ import gc
 import logging
 import os
 import signal
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ltsearch.cluster import ray_cluster
 from ltsearch.run.nodes import Terms
@@ -23,6 +24,9 @@ from ltsearch.run.queue import Queue
 from ltsearch.store.provenance import ROOT, usable_cpus
 from ltsearch.study.spec import Resources
 from trainables.errors import UserError
+
+if TYPE_CHECKING:
+    from trainables.custom import Trainable
 
 
 @contextmanager
@@ -99,6 +103,17 @@ def _silence_raylets() -> None:
         worker.print_to_stdstream = lambda *_, **__: None
 
 
+def _by_value(functions: Mapping[str, Trainable]) -> dict[str, Trainable]:
+    """Other hosts, and actors started elsewhere, have no module to import the user's functions from: they are sent whole."""
+    from ray import cloudpickle
+
+    for function in functions.values():
+        module = sys.modules.get(function.__module__)
+        if module is not None and module.__name__ != "__main__" and not module.__name__.startswith("trainables"):
+            cloudpickle.register_pickle_by_value(module)
+    return dict(functions)
+
+
 # What Ray does not send to the nodes of a cluster; rooted, since `trainables/data` is a package.
 EXCLUDES = ["/.git", "/.venv", "/store", "/results", "/mlruns", "/mlflow.db", "/data", "/docs"]
 
@@ -113,10 +128,12 @@ def run(
     logs: bool,
     terms: Terms | None = None,
     pending: int = 1,
+    functions: Mapping[str, Trainable] | None = None,
 ) -> None:
     """Run the queue until it is exhausted, ``capacity()`` trials at once.
 
     ``terms``: what every node must meet. ``pending``: for how many trials at once a cluster that grows is asked for nodes.
+    ``functions``: the user's own trainables by name.
 
     ``KeyboardInterrupt`` passes through; the store has what is needed to go on.
     """
@@ -151,6 +168,7 @@ def run(
             provenance=dict(provenance),
             layout=layout,
             terms=terms,
+            functions=_by_value(functions or {}),
         ),
         # Tune does not see what a worker group reserves: how many trials run at once is bounded by the queue. The trial's
         # own actor needs next to nothing, but Ray refuses nothing at all: one byte.

@@ -25,6 +25,7 @@ from trainables.config import TrialConfig
 
 if TYPE_CHECKING:
     from ltsearch.plan.sources import SourceKey
+    from trainables import custom
     from trainables.data.source import Source
     from trainables.training import Report
 
@@ -49,8 +50,11 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
         provenance: Mapping[str, str] | None = None,
         layout: Layout | None = None,
         terms: Terms | None = None,
+        functions: Mapping[str, custom.Trainable] | None = None,
     ) -> None:
         """Once an actor; with a ``layout``, trials are trained by a group of workers.
+
+        ``functions``: the user's own trainables by ``custom.function``; another host may have no module to import them from.
 
         ``sources`` lie in the object store, shared by all actors of a machine. Raises ``RuntimeError`` if this node does not
         meet the ``terms``.
@@ -72,7 +76,7 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
         self.settled: CellRecord | None = None
         self.recorder: Recorder | None = None
         self.run: Generator[Report]
-        self.layout, self.terms = layout, terms
+        self.layout, self.terms, self.functions = layout, terms, functions or {}
         self._asked = threading.Lock()  # held while Tune asks for something
         self._idle: threading.Timer | None = None
         self.group: WorkerGroup | None = None
@@ -127,7 +131,7 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
             self.group.close()
 
     def _begin(self, job: dict[str, Any]) -> None:
-        from trainables import synthetic, training
+        from trainables import custom, synthetic, training
         from trainables.data import source_key
         from trainables.data.longtail import split
         from trainables.training import RunOptions
@@ -142,22 +146,22 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
             self.run = _failing(RuntimeError("the cell is settled"))  # never asked: see `step`
             return
         self.recorder = recorder = Recorder(self.store, job["cell"], config, data, job["started"], self.provenance)
-        if self.layout is not None and config.synthetic is None:
+        if self.layout is not None and config.synthetic is None and config.custom is None:
             self.run = self._workers().train(job)
             return
-        train = training.train if config.synthetic is None else synthetic.train
-        self.run = train(
-            config,
-            data,
-            RunOptions(
-                device=self.device,
-                folder=self.store.folder(job["cell"]),
-                checkpoint_seconds=self.checkpoint_seconds,
-                keep_final=job["keep_final"],
-                before_checkpoint=recorder.write,
-                required=tuple(self.store.folder(cell) / WEIGHTS for cell in job.get("requires", [])),
-            ),
+        options = RunOptions(
+            device=self.device,
+            folder=self.store.folder(job["cell"]),
+            checkpoint_seconds=self.checkpoint_seconds,
+            keep_final=job["keep_final"],
+            before_checkpoint=recorder.write,
+            required=tuple(self.store.folder(cell) / WEIGHTS for cell in job.get("requires", [])),
         )
+        if config.custom is not None:
+            self.run = custom.train(config, data, options, self.functions.get(config.custom.function))
+        else:
+            train = training.train if config.synthetic is None else synthetic.train
+            self.run = train(config, data, options)
 
     def _workers(self) -> WorkerGroup:
         """The worker group: the one there is, unless it has died."""

@@ -8,7 +8,7 @@ from ltsearch.store.cells import WEIGHTS, CellStore
 
 def unusable(store: CellStore, cell: Cell) -> str | None:
     """Why the weights of a finished cell cannot be used; None if they can. Builds the network on the CPU, once a cell."""
-    if cell.config.synthetic is not None:
+    if cell.config.synthetic is not None or cell.config.custom is not None:
         return None  # has none, and needs none
     import torch
 

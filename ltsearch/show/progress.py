@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, Self
 
 from ltsearch.run.jobs import Job, Outcome
-from ltsearch.store.records import CLASS_MEAN, Epoch, Status, headline
+from ltsearch.store.records import CLASS_MEAN, TEST, VAL, Epoch, Status, headline
 
 REFRESH_SECONDS = 0.5
 _FRAME = 6  # lines of the table's frame and head, and of what stands below it
@@ -140,7 +140,10 @@ def clock(seconds: float) -> str:
 
 
 def _value(epoch: Epoch | None) -> tuple[str, float] | None:
-    for name in _METRICS if epoch is not None else ():
-        if epoch is not None and name in epoch.metrics:
+    if epoch is None:
+        return None
+    evaluated = (name for name in epoch.metrics if name.startswith((TEST, VAL)))  # of a trainable of the user's own
+    for name in (*_METRICS[:-2], *evaluated, *_METRICS[-2:]):
+        if name in epoch.metrics:
             return name, epoch.metrics[name]
     return None

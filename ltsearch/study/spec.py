@@ -135,8 +135,6 @@ class Metric(Checked):
     def _check(self) -> Self:
         if self.name.startswith("test/"):
             raise ValueError(f"name = {self.name!r}: a search never sees the test set; use {VAL}{self.name[5:]}")
-        if self.name not in SEARCH_METRICS:
-            raise ValueError(f"name = {self.name!r}: {suggest(self.name, SEARCH_METRICS)}")
         return self
 
 
@@ -281,6 +279,12 @@ class SweepSpec(Checked):
         if self.ablation is None and self.search is None:
             raise ValueError("a study needs an `ablation`, a `search` or both")
         if self.search is not None:
+            if "custom" not in nest(self.base):  # a trainable of the user's own has metrics of its own
+                for metric in self.search.metrics:
+                    if metric.name not in SEARCH_METRICS:
+                        raise ValueError(
+                            f"search.metrics: name = {metric.name!r}: {suggest(metric.name, SEARCH_METRICS)}"
+                        )
             known = list(self.ablation.components) if self.ablation else []
             for component in self.search.with_:
                 if component not in known:
@@ -335,7 +339,17 @@ def load(
     file: Path, profile: str | None = None, assignments: Sequence[Overrides] = (), seeds: int | list[int] | None = None
 ) -> Loaded:
     """Read a spec, with a profile, ``--set`` and ``--seeds`` on top; raises ``UserError``."""
-    tree = read_study(file)
+    return from_tree(read_study(file), str(file), profile, assignments, seeds)
+
+
+def from_tree(
+    tree: dict[str, Any],
+    file: str,
+    profile: str | None = None,
+    assignments: Sequence[Overrides] = (),
+    seeds: int | list[int] | None = None,
+) -> Loaded:
+    """The same of a mapping that has been read; ``file`` is what messages call it."""
     profiles = tree.get("profiles") or {}
     if profile is not None:
         if not isinstance(profiles, dict) or profile not in profiles:
@@ -362,11 +376,11 @@ def load(
     try:
         spec = SweepSpec.model_validate(merged)
     except ValidationError as error:
-        raise explain(error, SweepSpec, str(file)) from None
-    return Loaded(spec=spec, file=str(file), profile=profile)
+        raise explain(error, SweepSpec, file) from None
+    return Loaded(spec=spec, file=file, profile=profile)
 
 
-def _check_profile(file: Path, name: str, tree: dict[str, Any]) -> None:
+def _check_profile(file: str, name: str, tree: dict[str, Any]) -> None:
     """A profile that does not run now is to be right too; raises ``UserError``."""
     where = f"{file}: profiles.{name}"
     try:
