@@ -151,7 +151,8 @@ def _sweep(kind: str) -> dict[str, float]:
     import time
 
     from ltsearch.plan import sources
-    from ltsearch.plan.layout import make_plan, search_data
+    from ltsearch.plan.layout import make_plan
+    from ltsearch.plan.searched import search_data
     from ltsearch.run.jobs import Job, Outcome
     from ltsearch.run.queue import Queue
     from ltsearch.search.optuna_study import SearchStudy

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import Row, Spread
-from ltsearch.plan.layout import Plan, make_plan
+from ltsearch.plan.cells import Plan
+from ltsearch.plan.layout import make_plan
 from ltsearch.store.cells import CellStore
 from ltsearch.store.ids import cell_id, recipes
 from ltsearch.store.records import (

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltsearch import exit_codes, sweep
-from ltsearch.plan.layout import Plan, PlanRow, make_plan
+from ltsearch.plan.cells import Plan, PlanRow
+from ltsearch.plan.layout import make_plan
 from ltsearch.show import status
 from ltsearch.store.cells import CellStore, storage_root
 from ltsearch.store.records import headline

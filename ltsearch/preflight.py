@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltsearch.plan import placement
-from ltsearch.plan.layout import Plan
+from ltsearch.plan.cells import Plan
 from ltsearch.store.cells import CHECKPOINT, RECORD, WEIGHTS, CellStore
 from ltsearch.store.ids import cell_id
 from ltsearch.store.permissions import file_problem, folder_problem, may, refuse, replace_problem

@@ -18,8 +18,9 @@ from ltsearch import preflight
 from ltsearch.cluster import ray_cluster
 from ltsearch.exit_codes import DONE, MEANING, NO_RESULT, exit_code
 from ltsearch.plan import adaptive, placement, sources
+from ltsearch.plan.cells import Plan
 from ltsearch.plan.costs import costs
-from ltsearch.plan.layout import Plan, make_plan
+from ltsearch.plan.layout import make_plan
 from ltsearch.run import outstanding
 from ltsearch.show.overview import overview
 from ltsearch.store.cells import STORAGE_VARIABLE, CellStore, storage_root

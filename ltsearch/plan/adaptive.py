@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from ltsearch.plan.layout import Plan, PlanRow
+from ltsearch.plan.cells import Plan, PlanRow
 from ltsearch.store.records import SETTLED, CellRecord, Status, headline
 from ltsearch.study.spec import AdaptiveSeeds
 

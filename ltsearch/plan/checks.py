@@ -14,7 +14,7 @@ from ltsearch.study.spec import Loaded, Overrides, trial_config
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
-    from ltsearch.plan.layout import PlanRow
+    from ltsearch.plan.cells import PlanRow
     from trainables.config import TrialConfig
 
 _EXAMPLES = 300  # choices of parameters, until a space is said to have no valid one

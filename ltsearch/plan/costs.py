@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltsearch.plan import sources
-from ltsearch.plan.layout import Plan
+from ltsearch.plan.cells import Plan
 from trainables.config import TrialConfig
 
 if TYPE_CHECKING:

@@ -3,124 +3,17 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations, product
 from typing import Any
 
-from ltsearch.plan.checks import check_figures, check_patterns, check_starts, check_together
-from ltsearch.store.ids import cell_id
-from ltsearch.store.records import PlannedCell, PlannedRow, Published
-from ltsearch.study import space as spaces
-from ltsearch.study.messages import suggest
+from ltsearch.plan.cells import Plan, PlanRow, cell_of, make_cell, switched
+from ltsearch.plan.checks import check_figures, check_patterns, check_starts
+from ltsearch.plan.searched import search_base
 from ltsearch.study.overrides import flatten, merge, nest
-from ltsearch.study.spec import Loaded, Overrides, Row, Search, seed_list, trial_config
-from trainables.config import TrialConfig
+from ltsearch.study.spec import Loaded, Overrides, Row, trial_config
 from trainables.errors import UserError
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One trial: a configuration with its id."""
-
-    id: str
-    config: TrialConfig
-    keep_final: bool = True  # weights.pt and final.npz
-    requires: tuple[Cell, ...] = ()  # whose final weights it starts from or learns from: they run first
-
-    @property
-    def seed(self) -> int:
-        """The seed it trains with."""
-        return self.config.seed
-
-
-@dataclass(frozen=True)
-class PlanRow:
-    """A row of the ablation table: one configuration, a cell for every seed that it may get."""
-
-    name: str
-    predict: str
-    changes: dict[str, Any]
-    cells: tuple[Cell, ...]
-    published: Published | None = None
-    setting: str = ""
-    components: tuple[str, ...] = ()
-    pure: bool = False  # nothing but components differs from base
-    beyond: dict[str, Any] = field(default_factory=dict)
-    also: tuple[str, ...] = ()  # rows of designs or the grid with the same configuration, which are not shown
-
-    @property
-    def label(self) -> str:
-        """The name, with the setting where there are several."""
-        return f"{self.name} ({self.setting})" if self.setting else self.name
-
-    def record(self) -> PlannedRow:
-        """For ``plan.json``."""
-        config = self.cells[0].config.model_dump(mode="json", exclude={"seed", "evaluation"})
-        return PlannedRow(
-            name=self.name,
-            predict=self.predict,
-            changes=self.changes,
-            cells=[PlannedCell(cell=c.id, seed=c.seed) for c in self.cells],
-            published=self.published,
-            config=config,
-            setting=self.setting,
-            components=list(self.components),
-            pure=self.pure,
-            beyond=self.beyond,
-            requires=list(dict.fromkeys(r.id for c in self.cells for r in c.requires)),
-            also=list(self.also),
-        )
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything a sweep runs. ``search_base`` is the configuration that the search varies."""
-
-    loaded: Loaded
-    rows: tuple[PlanRow, ...]
-    reference: str | None
-    search_base: TrialConfig | None
-
-    @property
-    def cells(self) -> list[Cell]:
-        """The ablation's cells and what they require, each once.
-
-        Seed by seed, so that every row has its first seed early, and what is required before what requires it.
-        """
-        unique: dict[str, Cell] = {}
-        for number in range(max((len(row.cells) for row in self.rows), default=0)):
-            for row in self.rows:
-                if number < len(row.cells):
-                    for cell in (*first(row.cells[number]), row.cells[number]):
-                        unique.setdefault(cell.id, cell)
-        return list(unique.values())
-
-    def with_seeds(self, counts: Mapping[str, int]) -> Plan:
-        """The plan with the first so many seeds of every row, by label; rows that are not named keep all."""
-        rows = (replace(row, cells=row.cells[: counts.get(row.label, len(row.cells))]) for row in self.rows)
-        return replace(self, rows=tuple(rows))
-
-
-def make_cell(tree: Overrides, seed: int, where: str, keep_final: bool = True) -> Cell:
-    """A checked cell with what it requires; raises ``UserError``."""
-    config = trial_config({**tree, "seed": seed}, where)
-    return _cell(config, keep_final)
-
-
-def _cell(config: TrialConfig, keep_final: bool) -> Cell:
-    requires = tuple(_cell(trial, True) for _, trial in config.method.requires(config))
-    return Cell(cell_id(config), config, keep_final, requires)
-
-
-def first(cell: Cell) -> list[Cell]:
-    """All that must have run before a cell, in an order in which it can run."""
-    return list({part.id: part for required in cell.requires for part in (*first(required), required)}.values())
-
-
-def required_label(cell: Cell) -> str:
-    """How a trial is shown that only comes first."""
-    return f"first {cell.config.method.name} · seed {cell.seed}"
 
 
 def make_plan(loaded: Loaded) -> Plan:
@@ -142,18 +35,18 @@ def make_plan(loaded: Loaded) -> Plan:
         check_patterns(loaded)
     reference = _reference(loaded, rows)
     _check_report(loaded, rows)
-    return Plan(loaded, _flagged(loaded, rows, reference), reference, _search_base(loaded, base))
+    return Plan(loaded, _flagged(loaded, rows, reference), reference, search_base(loaded, base))
 
 
 def _plan_row(loaded: Loaded, row: Row, setting: str, base: Overrides) -> PlanRow:
-    tree = _switched(base, loaded, row.with_, row.set)
+    tree = switched(base, loaded, row.with_, row.set)
     for pattern, over in row.set_in.items():
         if fnmatch.fnmatchcase(setting, pattern):
             tree = merge(tree, nest(over))
     where = f"{loaded.file}: ablation row {row.name!r}" + (f" in {setting!r}" if setting else "")
     seeds = loaded.spec.seed_numbers()
     checked = make_cell(tree, seeds[0], where).config
-    cells = tuple(_cell(checked.model_copy(update={"seed": seed}), True) for seed in seeds)
+    cells = tuple(cell_of(checked.model_copy(update={"seed": seed}), True) for seed in seeds)
     check_starts(cells[0].config, where)
     changes = _changes(base, tree)
     return PlanRow(
@@ -249,14 +142,6 @@ def _rows(loaded: Loaded) -> list[Row]:
     return rows
 
 
-def _switched(base: Overrides, loaded: Loaded, components: Sequence[str], over: Mapping[str, Any]) -> Overrides:
-    tree = base
-    for name in components:
-        assert loaded.spec.ablation is not None
-        tree = merge(tree, nest(loaded.spec.ablation.components[name]))
-    return merge(tree, nest(over))
-
-
 def _changes(base: Overrides, tree: Overrides) -> dict[str, Any]:
     """What differs from base, by dotted key; keys that fell away with another method are left out."""
     before, after = flatten(base), flatten(tree)
@@ -315,80 +200,3 @@ def _reference(loaded: Loaded, rows: Sequence[PlanRow]) -> str | None:
     if wanted is not None and wanted not in names:
         raise UserError(f"{loaded.file}: ablation.reference = {wanted!r}: no such row; rows: {', '.join(names)}")
     return wanted or names[0]
-
-
-# -- search --------------------------------------------------------------------------------------------------------------
-
-
-def _search_base(loaded: Loaded, base: Overrides) -> TrialConfig | None:
-    search = loaded.spec.search
-    if search is None:
-        return None
-    tree = _switched(base, loaded, search.with_, search.set)
-    for path, value in (("data.val_per_class", search.val_per_class), ("seed", search.trial_seed)):
-        tree = merge(tree, nest({path: value}))
-    tree = merge(nest({"evaluation.every": 1}), tree)
-    where = f"{loaded.file}: search"
-    config = trial_config(tree, where)
-    _check_space(search, tree, where)
-    check_together(loaded, tree, where)
-    return config
-
-
-def _check_space(search: Search, tree: Overrides, where: str) -> None:
-    """Every key exists, and every value or bound gives a valid configuration, one parameter at a time."""
-    known = flatten(trial_config(tree, where).model_dump(mode="json"))
-    for name, parameter in search.space.items():
-        for key in parameter.targets(name):
-            if key in ("seed", "data.val_per_class"):
-                raise UserError(f"{where}.space.{name}: {key!r} cannot be searched over")
-            if key not in known:
-                hint = " (a parameter with a name of its own lists its configuration `keys`)"
-                hint = hint if parameter.keys is None else ""
-                raise UserError(
-                    f"{where}.space.{name}: no configuration key {key!r}{hint}; {suggest(key, list(known))}"
-                )
-        for value in parameter.sample_values():
-            conditions = {k: (v[0] if isinstance(v, list) else v) for k, v in (parameter.when or {}).items()}
-            over = spaces.overrides(search.space, {**conditions, name: value})
-            try:
-                trial_config(merge(tree, nest(over)), f"{where}.space.{name}")
-            except UserError as error:
-                if "valid integer" in str(error):
-                    raise UserError(f"{error}; search whole numbers with `int: [low, high]`, or a `choice`") from None
-                raise
-
-
-def search_cell(plan: Plan, chosen: Mapping[str, Any]) -> Cell:
-    """The cell of one choice of parameters, trained without the validation images; raises ``UserError``."""
-    assert plan.loaded.spec.search is not None and plan.search_base is not None
-    over = spaces.overrides(plan.loaded.spec.search.space, chosen)
-    tree = merge(_tree(plan.search_base), nest(over))
-    config = trial_config(tree, f"{plan.loaded.file}: search trial {dict(chosen)}")
-    return _cell(config, keep_final=False)
-
-
-def search_data(plan: Plan) -> list[TrialConfig]:
-    """A configuration for every content of the data that a search may train on or confirm with."""
-    search = plan.loaded.spec.search
-    if search is None or plan.search_base is None:
-        return []
-    configs = [plan.search_base]
-    for name, parameter in search.space.items():
-        if any(key.startswith("data.") for key in parameter.targets(name)):
-            conditions = {k: v[0] if isinstance(v, list) else v for k, v in (parameter.when or {}).items()}
-            configs += [search_cell(plan, {**conditions, name: v}).config for v in parameter.values() or []]
-    return configs
-
-
-def confirm_cells(plan: Plan, chosen: Mapping[str, Any]) -> list[Cell]:
-    """The cells that confirm a winner: nothing held out, fresh seeds, evaluated on the test set at the last epoch."""
-    search = plan.loaded.spec.search
-    assert search is not None and search.confirm is not None
-    tree = merge(_tree(search_cell(plan, chosen).config), nest({"data.val_per_class": 0}))
-    tree["evaluation"] = nest(plan.loaded.spec.base).get("evaluation", {})
-    return [make_cell(tree, seed, f"{plan.loaded.file}: search.confirm") for seed in seed_list(search.confirm.seeds)]
-
-
-def _tree(config: TrialConfig) -> Overrides:
-    return config.model_dump(mode="json")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from ltsearch.plan.layout import Cell
+from ltsearch.plan.cells import Cell
 from ltsearch.store.records import Epoch, Status
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ltsearch.plan import adaptive, sources
-from ltsearch.plan.layout import Cell, Plan, first, required_label, search_data
+from ltsearch.plan.cells import Cell, Plan, first, required_label
+from ltsearch.plan.searched import search_data
 from ltsearch.plan.sources import SourceKey
 from ltsearch.run.jobs import Ended
 from ltsearch.store.cells import CellStore

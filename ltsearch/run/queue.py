@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from ltsearch.plan.adaptive import seeds_now
-from ltsearch.plan.layout import Cell, Plan, required_label
+from ltsearch.plan.cells import Cell, Plan, required_label
 from ltsearch.run.jobs import Ended, Job, Listener, Outcome, State
 from ltsearch.run.weights import unusable
 from ltsearch.search.optuna_study import SearchStudy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ltsearch.plan.layout import Cell
+from ltsearch.plan.cells import Cell
 from ltsearch.store.cells import WEIGHTS, CellStore
 
 

@@ -18,8 +18,9 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from ltsearch.plan.layout import Cell, Plan, confirm_cells, search_cell
+from ltsearch.plan.cells import Cell, Plan
 from ltsearch.plan.placement import check_workers
+from ltsearch.plan.searched import confirm_cells, first_choices, search_cell
 from ltsearch.search.journal import damaged, journal, where
 from ltsearch.search.samplers import make_pruner, make_sampler
 from ltsearch.store.ids import identity
@@ -31,7 +32,7 @@ from trainables.files import Location
 
 CELL, SECONDS, EPOCHS, STOPPED, DROPPED = "cell", "seconds", "epochs", "stopped_at", "dropped"
 JUDGED = "judged_at"
-EXHAUSTED = "exhausted"
+EXHAUSTED, ENQUEUED = "exhausted", "enqueued"  # of the study
 _RUNG = "completed_rung_"  # what Optuna's successive halving notes in a trial's system attributes
 _TRIES = 30  # proposals that were all tried before, until an untried one is picked instead
 
@@ -115,11 +116,20 @@ class SearchStudy:
             return number, cell
         if self._spent():
             return None
+        self._enqueue()
         for _ in range(_TRIES):
             asked = self._ask_once()
             if asked is not None:
                 return asked
         return self._ask_untried()
+
+    def _enqueue(self) -> None:
+        """What is to be tried first, once; a driver that dies meanwhile leaves it to the next one."""
+        if not self.study.user_attrs.get(ENQUEUED):
+            if not any(t.user_attrs for t in self._trials()):
+                for choice in first_choices(self.plan):
+                    self.study.enqueue_trial(choice, skip_if_exists=True)
+            self.study.set_user_attr(ENQUEUED, True)
 
     def _left_running(self) -> list[int]:
         """Trials that a dead driver left running; what it was still proposing is dropped."""

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pydantic import ValidationError
 
 from ltsearch.plan import adaptive, estimate, placement
-from ltsearch.plan.layout import Cell, Plan, first
+from ltsearch.plan.cells import Cell, Plan, first
+from ltsearch.plan.searched import first_choices
 from ltsearch.show.progress import clock
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import SEARCH_ARTIFACT, SETTLED, CellRecord, SearchRecord, Status
@@ -137,6 +138,8 @@ def _search(plan: Plan, before: SearchRecord | None) -> list[str]:
     for name, parameter in search.space.items():
         tied = f"  → {', '.join(parameter.keys)}" if parameter.keys else ""
         lines.append(f"  {name:<{width}}  {parameter.describe()}{tied}")
+    for choice in first_choices(plan):
+        lines.append("  first: " + ", ".join(f"{name} = {value}" for name, value in choice.items()))
     if search.confirm:
         seeds = len(seed_list(search.confirm.seeds))
         lines.append(f"  confirm: the best {search.confirm.top_k}, {seeds} seeds each, on the test set")

@@ -29,7 +29,7 @@ from ltsearch.store.records import (
 )
 from ltsearch.study.messages import explain, suggest
 from ltsearch.study.overrides import nest
-from ltsearch.study.space import Parameter, check_space
+from ltsearch.study.space import Parameter, Scalar, check_space
 from ltsearch.study.tree import apply, read_study
 from trainables.config import TrialConfig
 from trainables.errors import UserError
@@ -169,6 +169,11 @@ class Search(Checked):
     val_per_class: int = Field(ge=1, description="validation images a class, taken out of the training pool")
     seed: int = Field(0, ge=0, description="every random choice of the search derives from it")
     trial_seed: int = Field(1000, ge=0, lt=2**31, description="the seed that trials train with; confirm uses others")
+    enqueue: list[Literal["base"] | dict[str, Scalar]] = Field(
+        ["base"],
+        description="what is tried first: the setting of `base` (left out if it does not lie in the space), and choices of "
+        "parameters; those that a choice leaves open are proposed",
+    )
     repeat_configurations: bool = Field(False, description="true: a discrete space may run one configuration again")
     confirm: Confirm | None = Confirm()
 

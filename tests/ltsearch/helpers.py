@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ltsearch.plan.layout import make_cell
+from ltsearch.plan.cells import make_cell
 from ltsearch.store.ids import recipes
 from ltsearch.store.records import CellRecord, Status
 from ltsearch.study.overrides import merge, nest
@@ -41,6 +41,7 @@ def study(**over: Any) -> dict[str, Any]:
             "metrics": [{"name": "val/single_top1"}],
             "early_stopping": {"grace_epochs": 3, "reduction_factor": 3},
             "confirm": {"top_k": 1, "seeds": 2},
+            "enqueue": [],  # the base is a row of the ablation: nothing would be trained for it
             "space": {
                 "method.beta": {"uniform": [0, 1]},
                 "method.lambda_inter": {"uniform": [0, 1]},

@@ -11,7 +11,8 @@ import pytest
 from scipy import stats
 
 from ltsearch.plan import adaptive
-from ltsearch.plan.layout import Plan, make_plan
+from ltsearch.plan.cells import Plan
+from ltsearch.plan.layout import make_plan
 from ltsearch.run.jobs import Outcome
 from ltsearch.run.queue import Queue
 from ltsearch.store.cells import CellStore

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from ltsearch.plan.layout import confirm_cells, make_plan, search_cell
+from ltsearch.plan.layout import make_plan
+from ltsearch.plan.searched import confirm_cells, search_cell
 from ltsearch.store import ids as cells_module
 from ltsearch.store.ids import cell_id, identity
 from ltsearch.study.space import Parameter, combinations

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from ltsearch.plan.layout import Cell, make_plan
+from ltsearch.plan.cells import Cell
+from ltsearch.plan.layout import make_plan
 from ltsearch.run.jobs import Job, Outcome
 from ltsearch.run.queue import Queue
 from ltsearch.run.tune_adapters import Feeder, Stopper

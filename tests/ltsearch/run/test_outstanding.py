@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from ltsearch.plan import sources
-from ltsearch.plan.layout import Plan, make_plan
+from ltsearch.plan.cells import Plan
+from ltsearch.plan.layout import make_plan
 from ltsearch.run import outstanding
 from ltsearch.run.jobs import Ended, Outcome
 from ltsearch.store.cells import CellStore

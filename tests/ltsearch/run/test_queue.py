@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from ltsearch.plan.layout import Plan, make_plan
+from ltsearch.plan.cells import Plan
+from ltsearch.plan.layout import make_plan
 from ltsearch.run.jobs import Ended, Job, Outcome
 from ltsearch.run.queue import Queue
 from ltsearch.search.optuna_study import SearchStudy

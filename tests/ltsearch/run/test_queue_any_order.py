@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from ltsearch.plan.layout import Cell, Plan, make_plan
+from ltsearch.plan.cells import Cell, Plan
+from ltsearch.plan.layout import make_plan
 from ltsearch.run import jobs
 from ltsearch.run.jobs import TRANSITIONS, Job, Outcome, State
 from ltsearch.run.queue import Queue

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ltsearch.plan import sources
-from ltsearch.plan.layout import Cell, make_cell
+from ltsearch.plan.cells import Cell, make_cell
 from ltsearch.run.trial import CellTrial
 from ltsearch.store.cells import RECORD, CellStore
 from ltsearch.store.records import CellRecord, Status

@@ -14,7 +14,8 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayT
 from ray.train._internal.storage import StorageContext
 from ray.tune.experiment import Trial
 
-from ltsearch.plan.layout import make_cell, make_plan
+from ltsearch.plan.cells import make_cell
+from ltsearch.plan.layout import make_plan
 from ltsearch.run.jobs import Job, Outcome
 from ltsearch.run.queue import Queue
 from ltsearch.run.tune_adapters import Feeder, TrialCallback, reason, tell_memory_apart

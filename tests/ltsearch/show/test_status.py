@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ltsearch import cli
-from ltsearch.plan.layout import make_cell
+from ltsearch.plan.cells import make_cell
 from ltsearch.run.jobs import Job, Outcome
 from ltsearch.show import status
 from ltsearch.store.cells import CellStore

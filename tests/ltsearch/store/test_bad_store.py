@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from ltsearch.plan.layout import Plan, make_plan
+from ltsearch.plan.cells import Plan
+from ltsearch.plan.layout import make_plan
 from ltsearch.run import outstanding
 from ltsearch.run.outstanding import forget
 from ltsearch.run.queue import Queue

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ltsearch.plan.layout import make_cell
+from ltsearch.plan.cells import make_cell
 from ltsearch.run.trial import out_of_memory
 from ltsearch.run.worker_group import Mailbox, reason
 from ltsearch.store.cells import CellStore

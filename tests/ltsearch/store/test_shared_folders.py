@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from ltsearch import preflight
-from ltsearch.plan.layout import Plan, make_plan
+from ltsearch.plan.cells import Plan
+from ltsearch.plan.layout import make_plan
 from ltsearch.search.journal import FileJournal
 from ltsearch.search.optuna_study import SearchStudy
 from ltsearch.store import retries

@@ -9,7 +9,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from ltsearch.plan.layout import make_plan, search_cell
+from ltsearch.plan.layout import make_plan
+from ltsearch.plan.searched import search_cell
 from ltsearch.study.overrides import merge, nest, parse_assignment
 from ltsearch.study.space import Parameter
 from ltsearch.study.spec import load, seed_list

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ltsearch.plan.layout import make_cell
+from ltsearch.plan.cells import make_cell
 from ltsearch.run.jobs import Job, Outcome
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import TAG_ROW, CellRecord, Epoch, PlannedCell, PlannedRow, PlanRecord, Status

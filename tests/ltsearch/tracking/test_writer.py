@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from ltsearch.plan.layout import make_cell
+from ltsearch.plan.cells import make_cell
 from ltsearch.run.jobs import Job, Outcome
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import TAG_CELL, TAG_PARENT, TAG_ROLE, TAG_STATUS, CellRecord, Epoch, PlanRecord, Status
