@@ -12,8 +12,9 @@ from pydantic_core import PydanticUndefined
 
 from ltsearch.store.records import Claim, FigureRequest, PairedTest, PublishedTable
 from ltsearch.study.messages import first_model
+from ltsearch.study.search import Confirm, EarlyStopping, Metric, Search
 from ltsearch.study.space import Parameter
-from ltsearch.study.spec import Ablation, AdaptiveSeeds, Asha, Confirm, Grid, Metric, Precision, Row, Search, SweepSpec
+from ltsearch.study.spec import Ablation, AdaptiveSeeds, Grid, Precision, Row, SweepSpec
 from trainables.catalogue import OneOf
 from trainables.config import TrialConfig
 from trainables.methods import METHODS, options_class
@@ -32,7 +33,7 @@ def tables() -> str:
         ("`search`", Search),
         ("a parameter of `search.space`", Parameter),
         ("an objective of `search.metrics`", Metric),
-        ("`search.early_stopping`", Asha),
+        ("`search.early_stopping`", EarlyStopping),
         ("`search.confirm`", Confirm),
     ):
         out += [f"### {title}", "", *_table(model)]

@@ -10,7 +10,9 @@ from ltsearch.plan.checks import check_together
 from ltsearch.study import space as spaces
 from ltsearch.study.messages import suggest
 from ltsearch.study.overrides import flatten, merge, nest
-from ltsearch.study.spec import Loaded, Overrides, Search, seed_list, trial_config
+from ltsearch.study.search import Search
+from ltsearch.study.seeds import seed_list
+from ltsearch.study.spec import Loaded, Overrides, trial_config
 from trainables.config import TrialConfig
 from trainables.errors import UserError
 

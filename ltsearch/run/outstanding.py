@@ -15,7 +15,7 @@ from ltsearch.run.jobs import Ended
 from ltsearch.store.cells import CellStore
 from ltsearch.store.ids import cell_id
 from ltsearch.store.records import KL_EXPERTS, SEARCH_ARTIFACT, SETTLED, CellRecord, Status
-from ltsearch.study.spec import seed_list
+from ltsearch.study.seeds import seed_list
 from trainables.config import TrialConfig
 from trainables.errors import UserError
 

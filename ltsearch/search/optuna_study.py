@@ -22,11 +22,11 @@ from ltsearch.plan.cells import Cell, Plan
 from ltsearch.plan.placement import check_workers
 from ltsearch.plan.searched import confirm_cells, first_choices, search_cell
 from ltsearch.search.journal import damaged, journal, where
-from ltsearch.search.samplers import make_pruner, make_sampler
+from ltsearch.search.samplers import make_pruner, make_sampler, rung_epochs
 from ltsearch.store.ids import identity
 from ltsearch.store.records import CellRecord, ConfirmedTrial, Epoch, PlannedCell, SearchRecord, SearchTrial, Status
 from ltsearch.study import space as spaces
-from ltsearch.study.spec import Search
+from ltsearch.study.search import Search
 from trainables.errors import UserError
 from trainables.files import Location
 
@@ -52,6 +52,7 @@ class SearchStudy:
         assert plan.loaded.spec.search is not None
         self.plan = plan
         self.search: Search = plan.loaded.spec.search
+        self._epochs = plan.search_base.loop.epochs if plan.search_base is not None else 1
         name = f"{plan.loaded.sweep}-{self._hash(content)}"
         backend = journal(folder)
         try:
@@ -73,7 +74,7 @@ class SearchStudy:
         options: dict[str, Any] = {
             "storage": storage,
             "sampler": make_sampler(self.search, 0),
-            "pruner": make_pruner(self.search),
+            "pruner": make_pruner(self.search, self._epochs),
         }
         try:
             return optuna.load_study(study_name=name, **options)
@@ -249,7 +250,7 @@ class SearchStudy:
         trial = Trial(self.study, frozen._trial_id)
         if not told:
             trial.report(value, epoch.epoch)
-        if last:
+        if last or epoch.epoch < self.search.early_stopping.grace_epochs:
             return False
         if told and frozen.user_attrs.get(JUDGED) == epoch.epoch:
             return False
@@ -266,17 +267,19 @@ class SearchStudy:
         Optuna notes that a trial has reached a rung before it compares, and never compares there again: of a driver that died
         in between, the note is there and the verdict is not. So it is found in a copy of the study without that note.
         """
-        asha = self.search.early_stopping
-        assert asha is not None
         before = max((step for step in frozen.intermediate_values if step != frozen.last_step), default=0)
+        epoch_of = rung_epochs(self.search, self.study, frozen)
         judged = copy.deepcopy(frozen)
         judged.system_attrs = {
             key: value
             for key, value in frozen.system_attrs.items()
-            if not key.startswith(_RUNG)
-            or asha.grace_epochs * asha.reduction_factor ** int(key.removeprefix(_RUNG)) <= before
+            if not key.startswith(_RUNG) or epoch_of(int(key.removeprefix(_RUNG))) <= before
         }
-        twin = optuna.create_study(directions=self.study.directions, pruner=make_pruner(self.search))
+        name, pruner = (
+            self.study.study_name,
+            make_pruner(self.search, self._epochs),
+        )  # Hyperband's brackets go by the name
+        twin = optuna.create_study(study_name=name, directions=self.study.directions, pruner=pruner)
         twin.add_trials([judged if t.number == frozen.number else t for t in self._trials()])
         return Trial(twin, twin.trials[frozen.number]._trial_id).should_prune()
 
@@ -336,12 +339,12 @@ class SearchStudy:
             )
             for t in self._counted()
         ]
-        asha = self.search.early_stopping
+        stopping = self.search.early_stopping
         return SearchRecord(
             metrics=[m.name for m in self.search.metrics],
             directions=[m.mode for m in self.search.metrics],
             sampler=self.search.sampler,
-            early_stopping=f"ASHA (grace {asha.grace_epochs}, factor {asha.reduction_factor})" if asha else "none",
+            early_stopping=stopping.describe() if stopping else "none",
             space={name: parameter.describe() for name, parameter in self.search.space.items()},
             trials=trials,
             importances=self._importances(),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import optuna
+from optuna.trial import FrozenTrial
 
-from ltsearch.study.spec import Search
+from ltsearch.study.search import Search
 
 
 def make_sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
@@ -26,11 +28,28 @@ def make_sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
             return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=warm_up)
 
 
-def make_pruner(search: Search) -> optuna.pruners.BasePruner:
-    """Early stopping."""
-    asha = search.early_stopping
-    if asha is None:
+def make_pruner(search: Search, epochs: int) -> optuna.pruners.BasePruner:
+    """Early stopping of trials of so many epochs; before ``grace_epochs`` it is not asked."""
+    stopping = search.early_stopping
+    if stopping is None:
         return optuna.pruners.NopPruner()
-    return optuna.pruners.SuccessiveHalvingPruner(
-        min_resource=asha.grace_epochs, reduction_factor=asha.reduction_factor
-    )
+    grace, factor = stopping.grace_epochs, stopping.reduction_factor
+    match stopping.rule:
+        case "hyperband":
+            most = max(epochs, grace)
+            return optuna.pruners.HyperbandPruner(min_resource=grace, max_resource=most, reduction_factor=factor)
+        case "median":
+            return optuna.pruners.MedianPruner(n_startup_trials=stopping.startup_trials)
+        case "patience":
+            return optuna.pruners.PatientPruner(None, stopping.epochs_without_progress, stopping.min_delta)
+        case _:
+            return optuna.pruners.SuccessiveHalvingPruner(min_resource=grace, reduction_factor=factor)
+
+
+def rung_epochs(search: Search, study: optuna.Study, trial: FrozenTrial) -> Callable[[int], int]:
+    """The epoch of each of a trial's rungs. Which of Hyperband's brackets a trial is in only its own (private) method tells."""
+    stopping = search.early_stopping
+    assert stopping is not None
+    pruner = study.pruner
+    bracket = pruner._get_bracket_id(study, trial) if isinstance(pruner, optuna.pruners.HyperbandPruner) else 0
+    return lambda rung: stopping.grace_epochs * stopping.reduction_factor ** (bracket + rung)

@@ -14,7 +14,8 @@ from ltsearch.plan.searched import first_choices
 from ltsearch.show.progress import clock
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import SEARCH_ARTIFACT, SETTLED, CellRecord, SearchRecord, Status
-from ltsearch.study.spec import AdaptiveSeeds, seed_list
+from ltsearch.study.seeds import seed_list
+from ltsearch.study.spec import AdaptiveSeeds
 from trainables.overrides import flatten
 
 State = str
@@ -127,11 +128,7 @@ def _search(plan: Plan, before: SearchRecord | None) -> list[str]:
     stop = search.early_stopping
     lines = [
         f"Search: {goals}; {search.sampler}; {', '.join(budget)}; "
-        + (
-            f"ASHA from epoch {stop.grace_epochs}, 1 in {stop.reduction_factor} goes on"
-            if stop
-            else "no early stopping"
-        )
+        + (stop.describe() if stop else "no early stopping")
         + f"; {search.val_per_class} validation images a class"
     ]
     width = max(map(len, search.space))

@@ -16,10 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ltsearch.store.records import (
     LONGEST_NAME,
     NAME,
-    SCORES,
-    STEP_GMACS,
-    TRAIN,
-    VAL,
     Claim,
     FigureRequest,
     PairedTest,
@@ -29,7 +25,8 @@ from ltsearch.store.records import (
 )
 from ltsearch.study.messages import explain, suggest
 from ltsearch.study.overrides import nest
-from ltsearch.study.space import Parameter, Scalar, check_space
+from ltsearch.study.search import SEARCH_METRICS, Search
+from ltsearch.study.seeds import MOST_SEEDS, seed_list
 from ltsearch.study.tree import apply, read_study
 from trainables.config import TrialConfig
 from trainables.errors import UserError
@@ -37,15 +34,7 @@ from trainables.methods import DEFAULT_METHOD, METHODS, options_class
 from trainables.methods.options import Checked
 
 Overrides = dict[str, Any]
-MOST_SEEDS, MOST_ROWS, MOST_CELLS = 1000, 10_000, 100_000
-SEARCH_METRICS = (
-    *(f"{VAL}{score}" for score in SCORES),
-    f"{TRAIN}loss",
-    f"{TRAIN}top1",
-    "seconds",
-    STEP_GMACS,
-    "peak_memory_bytes",
-)
+MOST_ROWS, MOST_CELLS = 10_000, 100_000
 
 
 class Row(Checked):
@@ -123,79 +112,6 @@ class Ablation(Checked):
         made = sum(parts + each[design] if design in each else 2**parts for design in self.designs)
         combined = math.prod(map(len, self.grid.axes.values())) if self.grid is not None else 0
         return (len(self.rows) + made + combined) * max(len(self.settings), 1)
-
-
-class Metric(Checked):
-    """An objective of the search."""
-
-    name: str = f"{VAL}ensemble_class_mean"
-    mode: Literal["max", "min"] = "max"
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.name.startswith("test/"):
-            raise ValueError(f"name = {self.name!r}: a search never sees the test set; use {VAL}{self.name[5:]}")
-        return self
-
-
-class Asha(Checked):
-    """Asynchronous successive halving (Li et al., MLSys 2020)."""
-
-    grace_epochs: int = Field(1, ge=1, description="no trial is stopped before this epoch")
-    reduction_factor: int = Field(3, ge=2, description="one in so many goes on from each rung")
-
-
-class Confirm(Checked):
-    """Winners are trained again, without taking validation out, and evaluated on the test set once."""
-
-    top_k: int = Field(3, ge=1)
-    seeds: int | list[int] = Field(3, description="how many, from 0 on, or which")
-
-
-class Search(Checked):
-    """A search with Optuna over any configuration keys."""
-
-    space: Annotated[dict[str, Parameter], Field(min_length=1)]
-    with_: list[str] = Field([], alias="with", description="components of the ablation that are on")
-    set: Overrides = {}
-    metrics: Annotated[list[Metric], Field(min_length=1)] = [Metric()]
-    sampler: Literal["tpe", "gp", "random", "cmaes", "nsga2"] = "tpe"
-    trials: int = Field(20, ge=1, description="configurations that are tried, pruned ones included")
-    max_hours: float | None = Field(
-        None, gt=0, description="no trial is started once those that ended have trained so long"
-    )
-    target: float | None = Field(None, description="no trial is started once the metric has reached this")
-    early_stopping: Asha | None = Field(Asha(), description="none: every trial runs all its epochs")
-    val_per_class: int = Field(ge=1, description="validation images a class, taken out of the training pool")
-    seed: int = Field(0, ge=0, description="every random choice of the search derives from it")
-    trial_seed: int = Field(1000, ge=0, lt=2**31, description="the seed that trials train with; confirm uses others")
-    enqueue: list[Literal["base"] | dict[str, Scalar]] = Field(
-        ["base"],
-        description="what is tried first: the setting of `base` (left out if it does not lie in the space), and choices of "
-        "parameters; those that a choice leaves open are proposed",
-    )
-    repeat_configurations: bool = Field(False, description="true: a discrete space may run one configuration again")
-    confirm: Confirm | None = Confirm()
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        check_space(self.space)
-        several = len(self.metrics) > 1
-        if several and self.early_stopping is not None:
-            raise ValueError("early_stopping works on one metric; with several set `early_stopping: null`")
-        if several and self.sampler in ("cmaes",):
-            raise ValueError(f"sampler = {self.sampler!r} takes one metric; use nsga2, tpe, gp or random for several")
-        if several and self.target is not None:
-            raise ValueError("target goes with one metric")
-        if self.sampler == "cmaes" and any(p.choice is not None or p.when for p in self.space.values()):
-            raise ValueError("sampler = 'cmaes' takes unconditional numeric parameters only; use tpe, gp or random")
-        if self.sampler == "gp" and any(p.when for p in self.space.values()):
-            raise ValueError("sampler = 'gp' takes unconditional parameters only; use tpe or random")
-        if self.confirm is not None:
-            seeds = seed_list(self.confirm.seeds)
-            if self.trial_seed in seeds:
-                raise ValueError(f"trial_seed = {self.trial_seed} is among confirm.seeds; winners need fresh seeds")
-        return self
 
 
 class Resources(Checked):
@@ -299,18 +215,6 @@ class SweepSpec(Checked):
     def seed_numbers(self) -> list[int]:
         """Every seed that a row may get."""
         return list(range(self.seeds.max)) if isinstance(self.seeds, AdaptiveSeeds) else seed_list(self.seeds)
-
-
-def seed_list(seeds: int | Sequence[int]) -> list[int]:
-    """``3`` is 0, 1, 2; raises ``ValueError`` for none, repeated or negative ones."""
-    if (seeds if isinstance(seeds, int) else len(seeds)) > MOST_SEEDS:
-        raise ValueError(
-            f"seeds = {seeds if isinstance(seeds, int) else f'{len(seeds)} of them'}: at most {MOST_SEEDS}"
-        )
-    chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-    if not chosen or len(set(chosen)) != len(chosen) or min(chosen) < 0:
-        raise ValueError(f"seeds = {seeds}: a number >= 1, or a list of different seeds >= 0")
-    return chosen
 
 
 def trial_config(tree: Overrides, where: str) -> TrialConfig:

@@ -12,8 +12,9 @@ import pytest
 from ltsearch.plan.layout import make_plan
 from ltsearch.plan.searched import search_cell
 from ltsearch.study.overrides import merge, nest, parse_assignment
+from ltsearch.study.seeds import seed_list
 from ltsearch.study.space import Parameter
-from ltsearch.study.spec import load, seed_list
+from ltsearch.study.spec import load
 from ltsearch.study.tree import read_study
 from ltsearch.study.yaml_file import read_yaml
 from tests.ltsearch.helpers import ROOT, study, write
