@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from ltsearch.store.records import Claim, FigureRequest, PairedTest, PublishedTable
 from ltsearch.study.messages import first_model
-from ltsearch.study.search import Confirm, EarlyStopping, Metric, Search
+from ltsearch.study.search import Confirm, Constraint, EarlyStopping, Metric, Search
 from ltsearch.study.space import Parameter
 from ltsearch.study.spec import Ablation, AdaptiveSeeds, Grid, Precision, Row, SweepSpec
 from trainables.catalogue import OneOf
@@ -33,6 +33,7 @@ def tables() -> str:
         ("`search`", Search),
         ("a parameter of `search.space`", Parameter),
         ("an objective of `search.metrics`", Metric),
+        ("a constraint of `search.constraints`", Constraint),
         ("`search.early_stopping`", EarlyStopping),
         ("`search.confirm`", Confirm),
     ):

@@ -75,9 +75,9 @@ def forget(plan: Plan, store: CellStore, root: Path) -> None:
     try:
         study = existing_study(plan, store, root)
     except UserError:  # a journal that is damaged: the trials that it still tells of
-        from ltsearch.search import journal, optuna_study
+        from ltsearch.search import journal, record
 
-        tried = journal.attributes(folder, optuna_study.CELL)
+        tried = journal.attributes(folder, record.CELL)
     for cell in [*all_cells(plan, study), *tried]:
         store.clear(cell)
     if plan.search_base is not None:

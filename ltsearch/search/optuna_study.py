@@ -22,15 +22,16 @@ from ltsearch.plan.cells import Cell, Plan
 from ltsearch.plan.placement import check_workers
 from ltsearch.plan.searched import confirm_cells, first_choices, search_cell
 from ltsearch.search.journal import damaged, journal, where
-from ltsearch.search.samplers import make_pruner, make_sampler, rung_epochs
+from ltsearch.search.record import CELL, EPOCHS, SECONDS, search_record
+from ltsearch.search.samplers import VIOLATIONS, feasible, make_pruner, make_sampler, rung_epochs
 from ltsearch.store.ids import identity
-from ltsearch.store.records import CellRecord, ConfirmedTrial, Epoch, PlannedCell, SearchRecord, SearchTrial, Status
+from ltsearch.store.records import CellRecord, Epoch, SearchRecord, Status
 from ltsearch.study import space as spaces
 from ltsearch.study.search import Search
 from trainables.errors import UserError
 from trainables.files import Location
 
-CELL, SECONDS, EPOCHS, STOPPED, DROPPED = "cell", "seconds", "epochs", "stopped_at", "dropped"
+STOPPED, DROPPED = "stopped_at", "dropped"
 JUDGED = "judged_at"
 EXHAUSTED, ENQUEUED = "exhausted", "enqueued"  # of the study
 _RUNG = "completed_rung_"  # what Optuna's successive halving notes in a trial's system attributes
@@ -87,6 +88,7 @@ class SearchStudy:
 
     def _hash(self, content: str) -> str:
         what = {
+            "told": 2,  # what trials are told with: without `violations` a sampler would take them for infeasible
             "content": content,
             "base": identity(self.plan.search_base) if self.plan.search_base else None,
             "search": self.search.model_dump(
@@ -149,7 +151,7 @@ class SearchStudy:
             self.stopped_by = f"{self.search.trials} trials"
         elif self.search.max_hours is not None and seconds / 3600 >= self.search.max_hours:
             self.stopped_by = f"{self.search.max_hours:g} hours of training"
-        elif self.search.target is not None and any(self._reached(t) for t in self._trials(TrialState.COMPLETE)):
+        elif self.search.target is not None and any(map(self._reached, self._trials(TrialState.COMPLETE))):
             self.stopped_by = f"{self.search.metrics[0].name} reached {self.search.target:g}"
         return bool(self.stopped_by)
 
@@ -163,6 +165,8 @@ class SearchStudy:
 
     def _reached(self, trial: FrozenTrial) -> bool:
         assert self.search.target is not None and trial.values is not None
+        if not feasible(trial):
+            return False
         sign = 1 if self.search.metrics[0].mode == "max" else -1
         return bool(sign * trial.values[0] >= sign * self.search.target)
 
@@ -292,6 +296,7 @@ class SearchStudy:
         history = record.history if record is not None else []
         trial.set_user_attr(SECONDS, sum(e.metrics.get("seconds", 0.0) for e in history))
         trial.set_user_attr(EPOCHS, history[-1].epoch if history else 0)
+        trial.set_user_attr(VIOLATIONS, self._violations(status, history))
         if status is Status.FINISHED:
             values = [history[-1].metrics.get(metric.name) for metric in self.search.metrics]
             if all(value is not None for value in values):
@@ -299,25 +304,36 @@ class SearchStudy:
                 return
             lacking = [metric.name for metric, value in zip(self.search.metrics, values, strict=True) if value is None]
             self.problem = f"trial {number} finished without {', '.join(lacking)}; choose another metric"
-        pruned = status in (Status.PRUNED, Status.DIVERGED) and len(self.search.metrics) == 1
+        answers = (Status.PRUNED, Status.DIVERGED, Status.OUT_OF_MEMORY)  # of the configuration, not of a machine
+        pruned = status in answers and len(self.search.metrics) == 1
         self.study.tell(number, state=TrialState.PRUNED if pruned else TrialState.FAIL)
+
+    def _violations(self, status: Status, history: list[Epoch]) -> list[float]:
+        """A configuration that diverges or needs too much memory answers by that, whatever else it is."""
+        last = history[-1].metrics if history else {}
+        broken = float(status in (Status.DIVERGED, Status.OUT_OF_MEMORY))
+        judged = status is Status.FINISHED or (status is Status.PRUNED and bool(last))
+        return [broken, *(one.violation(last.get(one.metric)) if judged else 0.0 for one in self.search.constraints)]
 
     # -- at the end ------------------------------------------------------------------------------------------------------
 
     def best(self) -> list[FrozenTrial]:
-        """Complete trials, best first; the Pareto front, by the first metric, for several."""
+        """Complete trials that keep to the constraints, best first; of several metrics the Pareto front, by the first."""
         if len(self.search.metrics) > 1:
             trials = self.study.best_trials
         else:
             trials = self._trials(TrialState.COMPLETE)
         sign = -1 if self.search.metrics[0].mode == "max" else 1
-        return sorted(trials, key=lambda t: (sign * t.values[0], t.number))
+        return sorted(filter(feasible, trials), key=lambda t: (sign * t.values[0], t.number))
 
     def winners(self) -> list[tuple[FrozenTrial, list[Cell]]]:
         """What ``confirm`` trains."""
         if self.search.confirm is None:
             return []
         chosen = self.best()[: self.search.confirm.top_k]
+        if not chosen and self._trials(TrialState.COMPLETE):
+            beyond = ", ".join(one.describe() for one in self.search.constraints)
+            self.problem = f"no trial keeps to {beyond}: nothing is confirmed; widen search.space or search.constraints"
         return [(trial, confirm_cells(self.plan, self._params(trial))) for trial in chosen]
 
     def cells(self) -> list[tuple[int, str]]:
@@ -326,55 +342,7 @@ class SearchStudy:
 
     def record(self) -> SearchRecord:
         """``search.json``."""
-        names = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
-        trials = [
-            SearchTrial(
-                number=t.number,
-                params=self._params(t),
-                values=list(t.values) if t.values is not None else _last_value(t),
-                state=names.get(t.state, "running"),
-                epochs=t.user_attrs.get(EPOCHS, 0),
-                cell=t.user_attrs.get(CELL, ""),
-                seconds=t.user_attrs.get(SECONDS, 0.0),
-            )
-            for t in self._counted()
-        ]
-        stopping = self.search.early_stopping
-        return SearchRecord(
-            metrics=[m.name for m in self.search.metrics],
-            directions=[m.mode for m in self.search.metrics],
-            sampler=self.search.sampler,
-            early_stopping=stopping.describe() if stopping else "none",
-            space={name: parameter.describe() for name, parameter in self.search.space.items()},
-            trials=trials,
-            importances=self._importances(),
-            best=[t.number for t in self.best()],
-            confirmed=[
-                ConfirmedTrial(
-                    number=trial.number,
-                    params=self._params(trial),
-                    values=list(trial.values),
-                    cells=[PlannedCell(cell=c.id, seed=c.seed) for c in cells],
-                )
-                for trial, cells in self.winners()
-            ],
-            stopped_by=self.stopped_by,
-        )
-
-    def _importances(self) -> dict[str, dict[str, float]]:
-        """fANOVA over complete trials, by metric; empty where there are too few or only one value."""
-        found: dict[str, dict[str, float]] = {}
-        if len(self._trials(TrialState.COMPLETE)) < 4:
-            return found
-        for i, metric in enumerate(self.search.metrics):
-            try:
-                evaluator = optuna.importance.FanovaImportanceEvaluator(seed=self.search.seed)
-                target = (lambda t, i=i: t.values[i]) if len(self.search.metrics) > 1 else None
-                values = optuna.importance.get_param_importances(self.study, evaluator=evaluator, target=target)
-            except (ValueError, RuntimeError):  # no variance, or no parameter that all trials share
-                continue
-            found[metric.name] = {name: float(value) for name, value in values.items()}
-        return found
+        return search_record(self)
 
 
 def _rungs(trial: FrozenTrial) -> int:
@@ -392,7 +360,3 @@ def _suggest(trial: Trial, name: str, parameter: spaces.Parameter) -> spaces.Sca
     value: Any = trial.suggest_categorical(name, parameter.choice or [])
     chosen: spaces.Scalar = value
     return chosen
-
-
-def _last_value(trial: FrozenTrial) -> list[float] | None:
-    return [trial.intermediate_values[max(trial.intermediate_values)]] if trial.intermediate_values else None

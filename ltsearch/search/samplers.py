@@ -10,6 +10,18 @@ from optuna.trial import FrozenTrial
 
 from ltsearch.study.search import Search
 
+VIOLATIONS = "violations"  # a trial's attribute: greater than 0 is one
+
+
+def violations(trial: FrozenTrial) -> list[float]:
+    """Whether it diverged or ran out of memory, and how far it is beyond each constraint of the study."""
+    return list(trial.user_attrs.get(VIOLATIONS, [0.0]))
+
+
+def feasible(trial: FrozenTrial) -> bool:
+    """Does it keep to all of them?"""
+    return all(violation <= 0 for violation in violations(trial))
+
 
 def make_sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
     """For the proposal of trial ``number``, made anew for every one: an interrupted search proposes what it would have."""
@@ -19,13 +31,18 @@ def make_sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
         case "random":
             return optuna.samplers.RandomSampler(seed=seed)
         case "gp":
-            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=warm_up, warn_independent_sampling=False)
+            return optuna.samplers.GPSampler(
+                seed=seed, n_startup_trials=warm_up, warn_independent_sampling=False, constraints_func=violations
+            )
         case "cmaes":
             return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
         case "nsga2":
-            return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(4, min(50, search.trials // 4)))
+            population = max(4, min(50, search.trials // 4))
+            return optuna.samplers.NSGAIISampler(seed=seed, population_size=population, constraints_func=violations)
         case _:
-            return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=warm_up)
+            return optuna.samplers.TPESampler(
+                seed=seed, multivariate=True, group=True, n_startup_trials=warm_up, constraints_func=violations
+            )
 
 
 def make_pruner(search: Search, epochs: int) -> optuna.pruners.BasePruner:

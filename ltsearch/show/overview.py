@@ -131,6 +131,8 @@ def _search(plan: Plan, before: SearchRecord | None) -> list[str]:
         + (stop.describe() if stop else "no early stopping")
         + f"; {search.val_per_class} validation images a class"
     ]
+    if search.constraints:
+        lines.append("  keeping to " + ", ".join(one.describe() for one in search.constraints))
     width = max(map(len, search.space))
     for name, parameter in search.space.items():
         tied = f"  → {', '.join(parameter.keys)}" if parameter.keys else ""

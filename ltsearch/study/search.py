@@ -34,6 +34,34 @@ class Metric(Checked):
         return self
 
 
+class Constraint(Checked):
+    """What a configuration must keep to: one that does not wins nothing, and tpe, gp and nsga2 look elsewhere."""
+
+    metric: str = Field(
+        description="of the last epoch: any objective, `seconds`, `cost/step_gmacs`, `peak_memory_bytes`"
+    )
+    max: float | None = None
+    min: float | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.max is None) == (self.min is None):
+            raise ValueError("must have exactly one of max and min")
+        if self.metric.startswith("test/"):
+            raise ValueError(f"metric = {self.metric!r}: a search never sees the test set; use {VAL}{self.metric[5:]}")
+        return self
+
+    def violation(self, value: float | None) -> float:
+        """By how much a value is beyond it; at most 0 if it is not. What is not there is beyond it."""
+        if value is None:
+            return 1.0
+        return value - self.max if self.max is not None else (self.min or 0.0) - value
+
+    def describe(self) -> str:
+        """``seconds ≤ 60``."""
+        return f"{self.metric} ≤ {self.max:g}" if self.max is not None else f"{self.metric} ≥ {self.min:g}"
+
+
 class EarlyStopping(Checked):
     """When a trial is stopped: ASHA (Li et al., MLSys 2020), Hyperband (JMLR 2018), below the median, or without progress."""
 
@@ -81,6 +109,7 @@ class Search(Checked):
     with_: list[str] = Field([], alias="with", description="components of the ablation that are on")
     set: dict[str, Any] = {}
     metrics: Annotated[list[Metric], Field(min_length=1)] = [Metric()]
+    constraints: list[Constraint] = Field([], description="what winners must keep to")
     sampler: Literal["tpe", "gp", "random", "cmaes", "nsga2"] = "tpe"
     trials: int = Field(20, ge=1, description="configurations that are tried, pruned ones included")
     max_hours: float | None = Field(

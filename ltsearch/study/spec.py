@@ -201,11 +201,11 @@ class SweepSpec(Checked):
             raise ValueError("a study needs an `ablation`, a `search` or both")
         if self.search is not None:
             if "custom" not in nest(self.base):  # a trainable of the user's own has metrics of its own
-                for metric in self.search.metrics:
-                    if metric.name not in SEARCH_METRICS:
-                        raise ValueError(
-                            f"search.metrics: name = {metric.name!r}: {suggest(metric.name, SEARCH_METRICS)}"
-                        )
+                asked = [("metrics: name", metric.name) for metric in self.search.metrics]
+                asked += [("constraints: metric", one.metric) for one in self.search.constraints]
+                for where, name in asked:
+                    if name not in SEARCH_METRICS:
+                        raise ValueError(f"search.{where} = {name!r}: {suggest(name, SEARCH_METRICS)}")
             known = list(self.ablation.components) if self.ablation else []
             for component in self.search.with_:
                 if component not in known:

@@ -12,6 +12,7 @@ import pytest
 from ltsearch.plan.layout import make_plan
 from ltsearch.plan.searched import first_choices
 from ltsearch.search.optuna_study import SearchStudy
+from ltsearch.search.samplers import feasible
 from ltsearch.store.records import CellRecord, Epoch, Status
 from ltsearch.study.spec import load
 from tests.ltsearch.helpers import study as make_study
@@ -189,12 +190,13 @@ def test_how_ends_are_told(tmp_path: Path) -> None:
     want = {
         Status.DIVERGED: optuna.trial.TrialState.PRUNED,
         Status.FAILED: optuna.trial.TrialState.FAIL,
-        Status.OUT_OF_MEMORY: optuna.trial.TrialState.FAIL,
+        Status.OUT_OF_MEMORY: optuna.trial.TrialState.PRUNED,
     }
     for status, state in want.items():
         number, cell = study.ask()
         study.tell(number, status, CellRecord(cell=cell.id, config={}, recipes={}, status=status))
         assert study._frozen(number).state is state
+        assert feasible(study._frozen(number)) == (status is Status.FAILED)  # that was a machine's fault, or the code's
 
 
 @pytest.mark.parametrize("died", ["before the verdict", "in the verdict", "after the verdict"])
@@ -392,6 +394,44 @@ def test_a_verdict_of_hyperband_survives_the_driver(tmp_path: Path) -> None:
 def test_options_of_another_rule_are_refused(rule: dict[str, Any], says: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=says):
         open_study(tmp_path, **{"search.early_stopping": rule})
+
+
+# -- constraints -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2", "gp"])
+def test_what_is_beyond_a_constraint_wins_nothing_and_is_left_alone(sampler: str, tmp_path: Path) -> None:
+    """The loss of these trials is their λ2, whose best value 0.6 is forbidden: the samplers that can look below 0.4."""
+    over = {"search.sampler": sampler, "search.trials": 30, "search.early_stopping": None}
+    over["search.constraints"] = [{"metric": "train/loss", "max": 0.4}]
+    study = open_study(tmp_path, **over)
+    done = run(study)
+    (winner, _), *_ = study.winners()
+    assert winner.params["method.lambda_inter"] <= 0.4 and all(map(feasible, study.best()))
+    late = [params["method.lambda_inter"] <= 0.4 for _, params, _ in done[12:]]
+    assert sampler in ("random", "nsga2") or sum(late) > len(late) * 0.6  # 0.4 of them by chance
+
+
+def test_nothing_that_keeps_to_it_is_a_problem_that_is_told(tmp_path: Path) -> None:
+    over = {"search.trials": 3, "search.early_stopping": None}
+    study = open_study(tmp_path, **over, **{"search.constraints": [{"metric": "seconds", "max": 0.5}]})
+    run(study)
+    assert study.best() == [] and study.winners() == []
+    assert study.problem.startswith("no trial keeps to seconds ≤ 0.5: nothing is confirmed")
+
+
+@pytest.mark.parametrize(
+    ("constraint", "says"),
+    [
+        ({"metric": "seconds"}, "must have exactly one of max and min"),
+        ({"metric": "seconds", "max": 1, "min": 0}, "must have exactly one of max and min"),
+        ({"metric": "test/single_top1", "min": 0.1}, "a search never sees the test set"),
+        ({"metric": "second", "max": 1}, "search.constraints: metric = 'second': did you mean 'seconds'"),
+    ],
+)
+def test_a_wrong_constraint_is_refused(constraint: dict[str, Any], says: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=says):
+        open_study(tmp_path, **{"search.constraints": [constraint]})
 
 
 # -- what is tried first -----------------------------------------------------------------------------------------------------
