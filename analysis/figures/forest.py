@@ -145,4 +145,4 @@ def describe(data: Forest) -> str:
     for panel in data.panels:
         told = listed([f"“{line.row}” {difference(line.difference)}" for line in panel.lines])
         parts.append(f"{panel.title + ', ' if panel.title else ''}to “{panel.reference}”: {told}")
-    return f"Forest plot of differences in points. {'. '.join(parts)}."
+    return f"Forest plot of differences in points, {'; '.join(parts)}."
