@@ -260,14 +260,19 @@ def _deviations(
         if row.also:
             same = ", ".join(f"“{name}”" for name in row.also)
             notes.append(f"“{row.name}” is also {same}: the same configuration, shown once.")
+    alike: dict[tuple[int, int], list[str]] = {}
     for row in rows:
         if row.requires:
             count = len(row.requires)
-            trials = "1 trial" if count == 1 else f"{count} trials"
-            notes.append(
-                f"“{row.name}” needs {trials} ({count // len(row.cells)} a seed) trained before it (a teacher, a first stage); "
-                "its cost below is without them."
-            )
+            alike.setdefault((count, count // len(row.cells)), []).append(f"“{row.name}”")
+    for (count, a_seed), names in alike.items():
+        trials = "1 trial" if count == 1 else f"{count} trials"
+        one = len(names) == 1
+        who = names[0] if one else f"{', '.join(names[:-1])} and {names[-1]}"
+        notes.append(
+            f"{who} {'needs' if one else 'need'} {trials}{'' if one else ' each'} ({a_seed} a seed) trained before "
+            f"{'it' if one else 'them'} (a teacher, a first stage); {'its' if one else 'their'} cost below leaves that out."
+        )
     if plan.seeds_rule:
         notes.append(f"Seeds: {plan.seeds_rule}.")
     return notes
