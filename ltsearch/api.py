@@ -136,7 +136,9 @@ class Study:
         Raises ``UserError``; ``RuntimeError`` if cells have no result, which the output names: all others have theirs.
         """
         options = {**vars(self.options), "address": address, "fresh": fresh, "retry": retry, "ray_logs": ray_logs}
-        if sweep.sweep(self.loaded, RunOptions(**options), self._given) != exit_codes.DONE:
+        with sweep.terminable():
+            code = sweep.sweep(self.loaded, RunOptions(**options), self._given)
+        if code != exit_codes.DONE:
             raise RuntimeError(f"{self.name}: some cells have no result; results() has those of the others")
         return self
 

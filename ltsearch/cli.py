@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -18,10 +18,12 @@ from ltsearch.exit_codes import DONE, MEANING, exit_code
 from ltsearch.show import status
 from ltsearch.show.cell import describe
 from ltsearch.store.cells import STORAGE_VARIABLE, CellStore, storage_root
+from ltsearch.store.locks import holder
 from ltsearch.study.options import Choice
 from trainables.errors import UserError
+from trainables.files import Location
 
-STOP_SECONDS = 120.0  # until a sweep that was told to stop must have ended
+STOP_SECONDS = 660.0  # until a sweep that was told to stop must have ended
 
 # What is passed on as it stands: the words after the verb.
 PASSED_ON: dict[str, tuple[str, Callable[[list[str]], int]]] = {
@@ -94,9 +96,12 @@ def _run(args: argparse.Namespace) -> int:
         case "status" | "stop" if ray_cluster.elsewhere(args.cluster, None, args.local) is not None:
             return _on_cluster(args)
         case "status":
-            print(status.render(_status(args)))
+            name, folder = _sweep(args)
+            print(status.render(_known(name, folder)))
         case "stop":
-            stop(_status(args), lambda: _status(args))
+            name, folder = _sweep(args)
+            _known(name, folder)
+            stop(name, folder)
     return DONE
 
 
@@ -106,33 +111,39 @@ def _on_cluster(args: argparse.Namespace) -> int:
     return remote.speak(args.verb, Choice(args.spec, args.profile), args.cluster)
 
 
-def _status(args: argparse.Namespace) -> status.SweepStatus:
-    sweep_name = Choice(args.spec, args.profile).load().sweep
-    store = CellStore(storage_root(args.storage))
-    found = status.read(store.sweep_folder(sweep_name))
+def _sweep(args: argparse.Namespace) -> tuple[str, Location]:
+    name = Choice(args.spec, args.profile).load().sweep
+    return name, CellStore(storage_root(args.storage)).sweep_folder(name)
+
+
+def _known(name: str, folder: Location) -> status.SweepStatus:
+    found = status.read(folder)
     if found is None:
         raise UserError(
-            f"{sweep_name}: never run on --storage {store.root}; start it, or name the storage that it uses"
+            f"{name}: never run on --storage {folder.parent.parent}; start it, or name the storage that it uses"
         )
     return found
 
 
-def stop(now: status.SweepStatus, look: Callable[[], status.SweepStatus]) -> None:
-    """End a sweep of this machine as Ctrl-C does, and wait until it has; raises ``UserError`` if it does not run here."""
-    if not status.alive(now):
-        raise UserError(f"{now.sweep} is not running")
-    if now.host != socket.gethostname():
-        raise UserError(f"{now.sweep} runs on {now.host} (process {now.pid}); type this there")
-    os.kill(now.pid, signal.SIGTERM)
+def stop(sweep_name: str, folder: Location) -> None:
+    """End a sweep as Ctrl-C does, and wait until it has let go; raises ``UserError`` if it does not run on this machine."""
+    held = holder(folder)
+    if held is None:
+        raise UserError(f"{sweep_name} is not running")
+    pid, host = held
+    if host:
+        raise UserError(f"{sweep_name} runs on {host} (process {pid}); type this there")
+    with suppress(ProcessLookupError):  # it has ended meanwhile
+        os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS
-    while status.alive(look()):
+    while holder(folder) == held:
         if time.monotonic() > deadline:
             raise UserError(
-                f"{now.sweep} was told to stop and has not ended after {STOP_SECONDS:g} s: process {now.pid} may hang; "
-                f"`kill -9 {now.pid}` ends it, and nothing finished is lost"
+                f"{sweep_name} was told to stop and has not ended after {STOP_SECONDS:g} s (it may wait for MLflow); "
+                f"`kill -9 {pid}` ends process {pid} at once, and nothing finished is lost"
             )
         time.sleep(0.2)
-    print(f"{now.sweep}: stopped; the same command goes on")
+    print(f"{sweep_name}: stopped; the same command goes on")
 
 
 def _report(words: list[str]) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields, replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -43,7 +44,6 @@ def main(argv: list[str] | None = None) -> int:
     """The command; an exit code (``exit_codes``)."""
     args = parser().parse_args(argv)
     choice, options = typed(args)
-    signal.signal(signal.SIGTERM, _as_interrupt)
     return exit_code(lambda: command(choice, options, plan=args.plan, price=args.costs))
 
 
@@ -109,8 +109,23 @@ def command(choice: Choice, options: RunOptions, *, plan: bool = False, price: b
     if target is not None:
         from ltsearch.cluster import remote
 
-        return remote.run(target, choice, options, choice.load())
-    return sweep(choice.load(), options)
+        with terminable():
+            return remote.run(target, choice, options, choice.load())
+    with terminable():
+        return sweep(choice.load(), options)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM is Ctrl-C, in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def the_plan(plan: Plan, options: RunOptions, target: ray_cluster.Cluster | None = None) -> list[str]:

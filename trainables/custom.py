@@ -7,7 +7,9 @@
             ...
             yield {"val/accuracy": 0.9, "train/loss": 0.1}
 
-A metric is called ``train/…``, ``val/…`` or ``test/…``. One that goes on from its checkpoint yields ``{"epoch": 7, …}`` first.
+A metric is called ``train/…``, ``val/…`` or ``test/…``; what is not finite is left out, and a ``train/loss`` that is not has
+diverged. A checkpoint of an epoch is kept after its ``yield``, when it is recorded; a function that goes on from one yields
+``{"epoch": 7, …}`` first. What it keeps goes when the cell has ended, or is forgotten.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from typing import Any
 from trainables.config import TrialConfig
 from trainables.data.longtail import TrialData
 from trainables.errors import UserError
-from trainables.files import Location
+from trainables.files import OWN, Location
 from trainables.training import Report, RunOptions
 
 Trainable = Callable[[Mapping[str, Any], int, Location | None], Iterable[Mapping[str, float]]]
@@ -60,15 +62,17 @@ def train(
     assert config.custom is not None
     function = function or find(config.custom.function)
     started, number = time.monotonic(), 0
-    for values in function(dict(config.custom.parameters), config.seed, run.folder):
+    own = run.folder / OWN if run.folder is not None else None
+    if isinstance(own, Path):
+        own.mkdir(parents=True, exist_ok=True)
+    for values in function(dict(config.custom.parameters), config.seed, own):
         metrics = _checked(values, config.custom.function)
         number = int(metrics.pop("epoch", number + 1))
         metrics.setdefault("seconds", time.monotonic() - started)
         diverged = not math.isfinite(metrics.get(LOSS, 0.0))
         done = diverged or number >= config.training.epochs
-        if not done and run.before_checkpoint is not None:
-            run.before_checkpoint()  # it keeps checkpoints when it likes: the history must not lack an epoch that one has
-        yield Report(number, {} if diverged else metrics, done=done, diverged=diverged)
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        yield Report(number, {} if diverged else finite, done=done, diverged=diverged)
         if done:
             return
         started = time.monotonic()

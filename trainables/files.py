@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from trainables.errors import UserError
 
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
+OWN = "own"  # in a cell's folder: what a trainable of the user's own keeps there
 ASIDE = ".aside"  # what such a file is called behind its own name
 _OBJECT_STORES = ("s3", "gcs", "abfs")  # an object is there whole or not at all
 

@@ -63,7 +63,11 @@ def first_choices(plan: Plan) -> list[dict[str, Any]]:
     search, base = plan.loaded.spec.search, plan.search_base
     if search is None or base is None:
         return []
-    written = [dict(choice) for choice in search.enqueue if choice != "base"]
+    written = [
+        {name: search.space[name].match(value) for name, value in choice.items()}
+        for choice in search.enqueue
+        if isinstance(choice, dict)
+    ]
     its = _choice_of(base, search) if "base" in search.enqueue else None
     return [*([its] if its else []), *written]
 
@@ -78,7 +82,7 @@ def _choice_of(base: TrialConfig, search: Search) -> dict[str, Any] | None:
             continue
         targets = parameter.targets(name)
         its = {repr(values.get(key)) for key in targets}
-        if not targets or len(its) != 1 or not parameter.holds(value := values.get(targets[0])):
+        if not targets or len(its) != 1 or (value := parameter.match(values.get(targets[0]))) is None:
             return None
         chosen[name] = value
     return chosen
@@ -90,7 +94,7 @@ def _check_enqueued(search: Search, tree: Overrides, where: str) -> None:
         for name, value in choice.items() if isinstance(choice, dict) else ():
             if name not in search.space:
                 raise UserError(f"{where}.enqueue[{i}]: no parameter {name!r}; {suggest(name, list(search.space))}")
-            if not search.space[name].holds(value):
+            if search.space[name].match(value) is None:
                 raise UserError(
                     f"{where}.enqueue[{i}]: {name} = {value!r}: not in its space ({search.space[name].describe()})"
                 )

@@ -170,7 +170,7 @@ def failures(plan: Plan, study: SearchStudy | None, store: CellStore, ended: Map
         record = store.read(cell) if cell not in ended and stage != "search" else None
         if record is not None and record.status in SETTLED - {Status.FINISHED}:
             told.setdefault(cell, f"{record.status}: {label} ({cell}): {record.error}; --retry runs it again")
-    return [*told.values(), *([f"search: {study.problem}"] if study is not None and study.problem else [])]
+    return [*told.values(), *([f"search: {trouble}"] if study is not None and (trouble := study.trouble()) else [])]
 
 
 def existing_study(plan: Plan, store: CellStore, root: Path) -> SearchStudy | None:

@@ -75,6 +75,7 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
         self.provenance = {**(provenance or {}), **hardware()}  # of this node, which may not be the driver's
         self.settled: CellRecord | None = None
         self.recorder: Recorder | None = None
+        self.own = False  # does it train a function of the user's own?
         self.run: Generator[Report]
         self.layout, self.terms, self.functions = layout, terms, functions or {}
         self._asked = threading.Lock()  # held while Tune asks for something
@@ -157,6 +158,7 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
             before_checkpoint=recorder.write,
             required=tuple(self.store.folder(cell) / WEIGHTS for cell in job.get("requires", [])),
         )
+        self.own = config.custom is not None
         if config.custom is not None:
             self.run = custom.train(config, data, options, self.functions.get(config.custom.function))
         else:
@@ -208,6 +210,8 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
         metrics = self.recorder.add(report)
         if report.done:
             self.recorder.settle(Status.FINISHED)
+        elif self.own:  # it keeps checkpoints when it likes: the history must not lack an epoch that one has
+            self.recorder.write()
         result = self._result(self.recorder.record.status, report.epoch, metrics, report.per_class)
         return {**result, "notice": report.notice} if report.notice else result
 

@@ -23,7 +23,7 @@ from ltsearch.plan.placement import check_workers
 from ltsearch.plan.searched import confirm_cells, first_choices, search_cell
 from ltsearch.search.journal import damaged, journal, where
 from ltsearch.search.record import CELL, EPOCHS, SECONDS, search_record
-from ltsearch.search.samplers import VIOLATIONS, feasible, make_pruner, make_sampler, rung_epochs
+from ltsearch.search.samplers import feasible, make_pruner, make_sampler, rung_epochs
 from ltsearch.store.ids import identity
 from ltsearch.store.records import CellRecord, Epoch, SearchRecord, Status
 from ltsearch.study import space as spaces
@@ -49,6 +49,7 @@ class SearchStudy:
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        warnings.filterwarnings("ignore", message="Constraints have been set, but CmaEsSampler")  # winners keep to them
         logging.getLogger("optuna").setLevel(logging.ERROR)
         assert plan.loaded.spec.search is not None
         self.plan = plan
@@ -88,7 +89,6 @@ class SearchStudy:
 
     def _hash(self, content: str) -> str:
         what = {
-            "told": 2,  # what trials are told with: without `violations` a sampler would take them for infeasible
             "content": content,
             "base": identity(self.plan.search_base) if self.plan.search_base else None,
             "search": self.search.model_dump(
@@ -140,6 +140,8 @@ class SearchStudy:
         for trial in left:
             if CELL not in trial.user_attrs:
                 self._drop(trial.number, "proposed by half")
+                if fixed := trial.system_attrs.get("fixed_params"):  # it was to be tried first
+                    self.study.enqueue_trial(fixed)
         return [trial.number for trial in left if CELL in trial.user_attrs]
 
     def _spent(self) -> bool:
@@ -296,7 +298,9 @@ class SearchStudy:
         history = record.history if record is not None else []
         trial.set_user_attr(SECONDS, sum(e.metrics.get("seconds", 0.0) for e in history))
         trial.set_user_attr(EPOCHS, history[-1].epoch if history else 0)
-        trial.set_user_attr(VIOLATIONS, self._violations(status, history))
+        for name, violation in self._violations(status, history).items():
+            if name not in frozen.constraints:  # a driver died after it was told
+                trial.set_constraint(name, violation)
         if status is Status.FINISHED:
             values = [history[-1].metrics.get(metric.name) for metric in self.search.metrics]
             if all(value is not None for value in values):
@@ -308,12 +312,17 @@ class SearchStudy:
         pruned = status in answers and len(self.search.metrics) == 1
         self.study.tell(number, state=TrialState.PRUNED if pruned else TrialState.FAIL)
 
-    def _violations(self, status: Status, history: list[Epoch]) -> list[float]:
-        """A configuration that diverges or needs too much memory answers by that, whatever else it is."""
+    def _violations(self, status: Status, history: list[Epoch]) -> dict[str, float]:
+        """A configuration that diverges or needs too much memory answers by that, whatever else it is.
+
+        What a trial that was stopped has not come to measure is not held against it.
+        """
         last = history[-1].metrics if history else {}
-        broken = float(status in (Status.DIVERGED, Status.OUT_OF_MEMORY))
-        judged = status is Status.FINISHED or (status is Status.PRUNED and bool(last))
-        return [broken, *(one.violation(last.get(one.metric)) if judged else 0.0 for one in self.search.constraints)]
+        found = {"runs": float(status in (Status.DIVERGED, Status.OUT_OF_MEMORY))}
+        for one in self.search.constraints:
+            if status is Status.FINISHED or (status is Status.PRUNED and one.metric in last):
+                found[one.describe()] = one.violation(last.get(one.metric))
+        return found
 
     # -- at the end ------------------------------------------------------------------------------------------------------
 
@@ -326,14 +335,18 @@ class SearchStudy:
         sign = -1 if self.search.metrics[0].mode == "max" else 1
         return sorted(filter(feasible, trials), key=lambda t: (sign * t.values[0], t.number))
 
+    def trouble(self) -> str:
+        """Why it cannot go on, or has nothing to confirm; empty if all is well."""
+        if self.problem or not self.search.constraints or self.best() or not self._trials(TrialState.COMPLETE):
+            return self.problem
+        beyond = ", ".join(one.describe() for one in self.search.constraints)
+        return f"no trial keeps to {beyond}: nothing is confirmed; widen search.space or search.constraints"
+
     def winners(self) -> list[tuple[FrozenTrial, list[Cell]]]:
         """What ``confirm`` trains."""
         if self.search.confirm is None:
             return []
         chosen = self.best()[: self.search.confirm.top_k]
-        if not chosen and self._trials(TrialState.COMPLETE):
-            beyond = ", ".join(one.describe() for one in self.search.constraints)
-            self.problem = f"no trial keeps to {beyond}: nothing is confirmed; widen search.space or search.constraints"
         return [(trial, confirm_cells(self.plan, self._params(trial))) for trial in chosen]
 
     def cells(self) -> list[tuple[int, str]]:

@@ -10,17 +10,10 @@ from optuna.trial import FrozenTrial
 
 from ltsearch.study.search import Search
 
-VIOLATIONS = "violations"  # a trial's attribute: greater than 0 is one
-
-
-def violations(trial: FrozenTrial) -> list[float]:
-    """Whether it diverged or ran out of memory, and how far it is beyond each constraint of the study."""
-    return list(trial.user_attrs.get(VIOLATIONS, [0.0]))
-
 
 def feasible(trial: FrozenTrial) -> bool:
-    """Does it keep to all of them?"""
-    return all(violation <= 0 for violation in violations(trial))
+    """Does it keep to every constraint that it was told with?"""
+    return all(violation <= 0 for violation in trial.constraints.values())
 
 
 def make_sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
@@ -31,18 +24,14 @@ def make_sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
         case "random":
             return optuna.samplers.RandomSampler(seed=seed)
         case "gp":
-            return optuna.samplers.GPSampler(
-                seed=seed, n_startup_trials=warm_up, warn_independent_sampling=False, constraints_func=violations
-            )
+            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=warm_up, warn_independent_sampling=False)
         case "cmaes":
             return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
         case "nsga2":
             population = max(4, min(50, search.trials // 4))
-            return optuna.samplers.NSGAIISampler(seed=seed, population_size=population, constraints_func=violations)
+            return optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
         case _:
-            return optuna.samplers.TPESampler(
-                seed=seed, multivariate=True, group=True, n_startup_trials=warm_up, constraints_func=violations
-            )
+            return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=warm_up)
 
 
 def make_pruner(search: Search, epochs: int) -> optuna.pruners.BasePruner:
@@ -58,7 +47,7 @@ def make_pruner(search: Search, epochs: int) -> optuna.pruners.BasePruner:
         case "median":
             return optuna.pruners.MedianPruner(n_startup_trials=stopping.startup_trials)
         case "patience":
-            return optuna.pruners.PatientPruner(None, stopping.epochs_without_progress, stopping.min_delta)
+            return optuna.pruners.PatientPruner(None, stopping.epochs_without_progress - 1, stopping.min_delta)
         case _:
             return optuna.pruners.SuccessiveHalvingPruner(min_resource=grace, reduction_factor=factor)
 

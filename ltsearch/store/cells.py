@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 import time
 import uuid
@@ -18,7 +19,7 @@ from ltsearch.store.permissions import DENIED, denied
 from ltsearch.store.records import FINAL_ARTIFACT, SETTLED, CellRecord, Status
 from ltsearch.store.validation import BadRecord, parse
 from trainables.errors import UserError
-from trainables.files import ASIDE, Location, RemotePath, keep_aside, location, shown, write_text
+from trainables.files import ASIDE, OWN, Location, RemotePath, keep_aside, location, shown, write_text
 
 RECORD, CHECKPOINT, WEIGHTS = "record.json", "checkpoint.pt", "weights.pt"
 STORAGE_VARIABLE = "LTSEARCH_STORAGE"
@@ -115,6 +116,8 @@ class CellStore:
         self.write(settled)
         if status not in (Status.INTERRUPTED, Status.FAILED):
             (self.folder(record.cell) / CHECKPOINT).unlink(missing_ok=True)
+            if record.config.get("custom"):
+                self._forget_own(record.cell)
             self._sweep_up(record.cell)
         return settled
 
@@ -131,7 +134,17 @@ class CellStore:
         folder = self.folder(cell)
         for name in (RECORD, CHECKPOINT, FINAL_ARTIFACT, WEIGHTS):
             (folder / name).unlink(missing_ok=True)
+        self._forget_own(cell)
         self._sweep_up(cell)
+
+    def _forget_own(self, cell: str) -> None:
+        """What a trainable of the user's own kept there."""
+        own = self.folder(cell) / OWN
+        if isinstance(own, Path):
+            shutil.rmtree(own, ignore_errors=True)
+        else:
+            for name in own.names():
+                (own / name).unlink(missing_ok=True)
 
     def set_aside(self, cell: str, why: str) -> str:
         """Rename what lies in a cell's folder: the cell is trained anew, and nothing is lost. Returns what to tell."""
@@ -144,6 +157,10 @@ class CellStore:
             FINAL_ARTIFACT,
         ):  # with a wrong record, weights may be another cell's too
             keep_aside(self.folder(cell) / name)
+        if isinstance(own := self.folder(cell) / OWN, Path):
+            keep_aside(own)
+        else:
+            self._forget_own(cell)
         return f"{why}; the cell is trained again, and what lay there is kept beside it as *{ASIDE}"
 
     def set_aside_if_bad(self, cell: str) -> str:

@@ -28,6 +28,27 @@ def sweep_lock(folder: Location, say: Callable[[str], None] = print) -> SweepLoc
     return RemoteLock(folder, say) if isinstance(folder, RemotePath) else SweepLock(folder)
 
 
+def holder(folder: Location) -> tuple[int, str] | None:
+    """Process and host that hold a sweep's lock; None if nobody does. The host is empty for this machine."""
+    if isinstance(folder, RemotePath):
+        lock = RemoteLock(folder, print)
+        held = lock.read()
+        if held is None or lock.dead_here(held):
+            return None
+        here = (held["host"], held.get("machine")) == (socket.gethostname(), _machine())
+        return int(held["pid"]), "" if here else str(held["host"])
+    try:
+        with open(folder / "lock") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                pid, _, host = file.read().partition(" on ")
+                return int(pid), "" if host.strip() == socket.gethostname() else host.strip()
+    except (FileNotFoundError, ValueError):  # or it is being taken just now
+        pass
+    return None
+
+
 def _machine() -> str:
     """What tells this machine, as it is booted now and in this process namespace, from others of the same host name."""
     try:
@@ -100,12 +121,12 @@ class RemoteLock:
 
     def __enter__(self) -> Self:
         """Raises ``UserError`` if another driver holds it; waits until a dead one's has run out."""
-        held = self._read()
-        if held is not None and not self._dead_here(held):
+        held = self.read()
+        if held is not None and not self.dead_here(held):
             self._wait_out(held)
         self._write()
         time.sleep(1.0)
-        now = self._read()
+        now = self.read()
         if now is None or now["mark"] != self.mark:
             raise _held(self.sweep, _holder(now))
         self._thread.start()
@@ -116,7 +137,7 @@ class RemoteLock:
         self._over.set()
         self._thread.join()
         try:
-            held = self._read()
+            held = self.read()
             if held is not None and held["mark"] == self.mark:
                 self.path.unlink(missing_ok=True)
         except OSError:  # it runs out by itself
@@ -129,7 +150,7 @@ class RemoteLock:
         while time.monotonic() < deadline:
             time.sleep(1.0)
             try:
-                now = self._read()
+                now = self.read()
             except OSError:  # nothing is known then
                 continue
             if now is None:
@@ -138,7 +159,7 @@ class RemoteLock:
                 raise _held(self.sweep, _holder(now))
 
     @staticmethod
-    def _dead_here(held: dict[str, Any]) -> bool:
+    def dead_here(held: dict[str, Any]) -> bool:
         """Was the holder a process of this machine that is gone?"""
         if (held["host"], held.get("machine")) != (socket.gethostname(), _machine()):
             return False
@@ -153,7 +174,7 @@ class RemoteLock:
     def _beat(self) -> None:
         while not self._over.wait(BEAT_SECONDS):
             try:
-                held = self._read()
+                held = self.read()
                 if held is not None and held["mark"] != self.mark:
                     # This process was asleep, or cut off, for so long that another has taken over: two must not write.
                     self.say(f"{self.sweep}: {_holder(held)} has taken over while this driver was away; it ends here")
@@ -168,7 +189,7 @@ class RemoteLock:
         holder["beat"] = time.time()
         self.path.write(json.dumps(holder).encode())
 
-    def _read(self) -> dict[str, Any] | None:
+    def read(self) -> dict[str, Any] | None:
         """Who holds it; None if nobody does. Raises ``OSError`` if the store does not answer: that is not the same."""
         try:
             held: dict[str, Any] = json.loads(self.path.read_bytes())

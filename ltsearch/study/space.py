@@ -89,17 +89,20 @@ class Parameter(BaseModel):
             return [low + i * self.step for i in range(math.floor((high - low) / self.step + 1e-9) + 1)]
         return None
 
-    def holds(self, value: object) -> bool:
-        """Is this one of its values?"""
+    def match(self, value: object) -> Scalar | None:
+        """The value as the space has it; None if it is not one of its values. 1 and 1.0 are the same, true is not."""
         if self.choice is not None:
-            return any(type(known) is type(value) and known == value for known in self.choice)
+            same = (v for v in self.choice if v == value and isinstance(v, bool) == isinstance(value, bool))
+            return next(same, None)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
+            return None
         low, high = self.uniform or self.loguniform or self.int_ or (0.0, 0.0)
-        if not low <= value <= high or (self.int_ is not None and value != int(value)):
-            return False
         steps = (value - low) / self.step if self.step else 0.0
-        return abs(steps - round(steps)) < 1e-6
+        if not low <= value <= high or abs(steps - round(steps)) > 1e-6:
+            return None
+        if self.int_ is not None:
+            return int(value) if value == int(value) else None
+        return float(value)
 
     def sample_values(self) -> list[Scalar]:
         """Values that stand for the range when a space is checked: all of a choice, else both bounds and one in between.

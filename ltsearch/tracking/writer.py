@@ -141,14 +141,15 @@ class Tracker:
             self._work.put(partial(self._log_heard, job.cell.id))
 
     def _log_heard(self, cell: str) -> None:
-        with self._hearing:
-            epochs = list(self._heard.get(cell, ()))
-        self._log_epochs(cell, epochs)
-        with self._hearing:  # not before it is written: it may have to be tried again
-            left = self._heard.pop(cell, [])[len(epochs) :]
-            if left:
+        while True:
+            with self._hearing:
+                epochs = list(self._heard.get(cell, ()))
+            self._log_epochs(cell, epochs)
+            with self._hearing:  # not before it is written: it may have to be tried again
+                left = self._heard.pop(cell, [])[len(epochs) :]
+                if not left:
+                    return
                 self._heard[cell] = left
-                self._work.put(partial(self._log_heard, cell))
 
     def retried(self, job: Job, error: str) -> None:
         """Kept on the run."""
@@ -258,7 +259,9 @@ class Tracker:
 
         if cell not in self.runs:  # refused; the whole record comes at the trial's end
             return
-        for batch in _batches([heard for heard in epochs if heard[0].epoch > self.logged.get(cell, 0)]):
+        # A trial that went on from its checkpoint tells epochs again.
+        new = {heard[0].epoch: heard for heard in epochs if heard[0].epoch > self.logged.get(cell, 0)}
+        for batch in _batches(new[number] for number in sorted(new)):
             metrics = [
                 Metric(name, value, stamp, epoch.epoch)
                 for epoch, stamp in batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,9 +12,13 @@ import pytest
 
 import ltsearch
 from ltsearch.api import name_of
+from ltsearch.plan.cells import make_cell
 from ltsearch.plan.layout import make_plan
+from ltsearch.store.cells import CellStore
+from ltsearch.store.records import Status
 from ltsearch.study.spec import load
 from tests.ltsearch.helpers import ROOT, environment, study, write
+from tests.ltsearch.helpers import record as a_record
 from trainables import custom
 from trainables.config import TrialConfig
 from trainables.data import read_source
@@ -113,6 +118,37 @@ def test_it_may_go_on_and_diverge() -> None:
     assert [(r.epoch, r.done) for r in went_on] == [(2, False), (3, True)]
     (diverged,) = reports(config(), lambda *_: iter([{"train/loss": float("nan")}]))
     assert diverged.diverged and diverged.done
+
+
+def test_what_is_not_finite_is_left_out() -> None:
+    (first, *_) = reports(config(), lambda *_: iter([{"val/a": float("nan"), "val/b": 0.5}] * 3))
+    assert set(first.metrics) == {"val/b", "seconds"}
+
+
+def test_what_it_keeps_is_in_a_folder_of_its_own_and_goes_with_the_cell(tmp_path: Path) -> None:
+    """A run again from the start must not go on from the checkpoint of the one before."""
+    cell = make_cell(config().model_dump(mode="json"), 0, "test")
+    store = CellStore(tmp_path)
+    data = split(cell.config.data, read_source(cell.config.data, Path("nowhere")))
+
+    def keeps(parameters: Mapping[str, Any], seed: int, folder: Any) -> Iterator[dict[str, float]]:
+        begun = int((folder / "epoch").read_text()) if (folder / "epoch").exists() else 0
+        for epoch in range(begun + 1, 4):
+            yield {"epoch": epoch, "val/a": 0.1 * epoch}
+            (folder / "epoch").write_text(str(epoch))
+
+    def train(epochs: int) -> list[int]:
+        run = custom.train(cell.config, data, RunOptions(folder=store.folder(cell.id)), keeps)
+        found = [report.epoch for report in itertools.islice(run, epochs)]
+        run.close()
+        return found
+
+    record = a_record().model_copy(update={"cell": cell.id, "config": cell.config.model_dump(mode="json")})
+    assert train(3) == [1, 2, 3] and (store.folder(cell.id) / "own" / "epoch").read_text() == "2"
+    assert train(1) == [3]  # goes on
+    for forget in (lambda: store.clear(cell.id), lambda: store.settle(record, Status.FINISHED)):
+        forget()
+        assert train(2) == [1, 2]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ from ltsearch import cli, exit_codes
 from ltsearch.exit_codes import exit_code
 from ltsearch.show import status
 from ltsearch.store.cells import CellStore
+from ltsearch.store.locks import SweepLock
 from ltsearch.store.records import Epoch
 from ltsearch.store.retries import StorageError
 from ltsearch.sweep import parser
@@ -83,12 +86,20 @@ def test_what_does_not_run_is_not_stopped(tmp_path: Path, capsys: pytest.Capture
     assert "synthetic: never run on --storage" in refused(["stop", path], capsys)
     folder = tmp_path / "store" / "sweeps" / "synthetic"
     folder.mkdir(parents=True)
-    gone = status.SweepStatus(sweep="synthetic", host="elsewhere", pid=1, began=0, updated=0, total=1, done=0)
-    (folder / status.FILE).write_text(gone.model_dump_json())
-    assert "synthetic is not running" in refused(["stop", path], capsys)
-    there = gone.model_copy(update={"updated": time.time()})
-    (folder / status.FILE).write_text(there.model_dump_json())
-    assert "runs on elsewhere (process 1); type this there" in refused(["stop", path], capsys)
+    # A driver that died without a word, and whose number another process has now: it must not be ended.
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    host = socket.gethostname()
+    left = status.SweepStatus(sweep="synthetic", host=host, pid=other.pid, began=0, updated=0, total=1, done=0)
+    (folder / status.FILE).write_text(left.model_dump_json())
+    (folder / "lock").write_text(f"{other.pid} on {host}")
+    assert "synthetic is not running" in refused(["stop", path], capsys) and other.poll() is None
+    other.communicate(b"\n", timeout=30)
+    with open(folder / "lock", "r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.truncate(0)
+        lock.write("1 on elsewhere")
+        lock.flush()
+        assert "runs on elsewhere (process 1); type this there" in refused(["stop", path], capsys)
 
 
 @pytest.mark.slow
@@ -107,6 +118,8 @@ def test_a_sweep_is_stopped_and_goes_on(tmp_path: Path) -> None:
         words = [sys.executable, "-m", "ltsearch", "stop", path, "--local"]
         done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=150)
         assert done.stdout == "synthetic: stopped; the same command goes on\n", done.stdout + done.stderr
+        with SweepLock(tmp_path / "store" / "sweeps" / "synthetic"):  # it has let go
+            pass
         said, _ = first.communicate(timeout=60)
         assert first.returncode == exit_codes.INTERRUPTED and "nothing finished is lost" in said
     finally:

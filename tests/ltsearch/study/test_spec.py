@@ -70,6 +70,7 @@ def plan(tmp_path: Path, tree: dict[str, Any], **options: Any) -> Any:
             {"search.metrics": [{"name": "test/ensemble_top1"}]},
             "a search never sees the test set; use val/ensemble_top1",
         ),
+        ({"seeds": [0, 3_000_000_000]}, "different seeds >= 0 and < 2"),
         ({"search.metrics": [{"name": "val/top1"}]}, "name = 'val/top1': did you mean"),
         ({"search.sampler": "bayes"}, "search.sampler = 'bayes'"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +109,23 @@ def test_epochs_that_a_dead_driver_was_not_told_of_are_not_left_out(uri: str, tm
     tracker.close(Status.FINISHED, [job.cell.id], PLAN, None)
     (run,) = [r for r in trial_runs(uri) if r.info.run_id not in before]
     assert [m.step for m in connect(uri).get_metric_history(run.info.run_id, "train/top1")] == [1, 2, 3, 4]
+
+
+def test_what_is_told_again_while_the_server_is_slow_is_written_once(uri: str, tmp_path: Path) -> None:
+    """A trial that dies in its sixth epoch and goes on from its third; interrupted, so that no record completes it."""
+    before = {r.info.run_id for r in trial_runs(uri)}
+    job = Job(make_cell(study()["base"], 0, "test"), "ablation", "a row · seed 0", started=500.0)
+    tracker, slow = Tracker(uri, "experiment", "s", CellStore(tmp_path), warn=print), threading.Event()
+    tracker.open(PLAN)
+    tracker._work.put(slow.wait)
+    tracker.started(job)
+    for number in (1, 2, 3, 4, 5, 3, 4, 5, 6):
+        tracker.epoch(job, Epoch(epoch=number, metrics={"train/top1": number / 100}), {})
+    slow.set()
+    tracker.interrupt([job])
+    tracker.close(Status.INTERRUPTED, [job.cell.id], PLAN, None)
+    (run,) = [r for r in trial_runs(uri) if r.info.run_id not in before]
+    assert [m.step for m in connect(uri).get_metric_history(run.info.run_id, "train/top1")] == [1, 2, 3, 4, 5, 6]
 
 
 def test_writes_that_fail_are_made_again_in_order_and_once(
