@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from ltsearch.store.cells import CellStore
-from ltsearch.store.records import CellRecord
+from ltsearch.store.records import CellRecord, PlanRecord, SearchRecord
 from tests.ltsearch.helpers import environment, study, sweep, write
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -244,7 +244,13 @@ def test_real_training_of_the_demo_study(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
     found = records(tmp_path)
     finished = [r for r in found.values() if r.status == "finished" and r.config["data"]["val_per_class"] == 0]
-    assert len(finished) == 9 * 2 + 1
+    sweeps = tmp_path / "store" / "sweeps" / "digits_lt"
+    plan = PlanRecord.model_validate_json((sweeps / "plan.json").read_bytes())
+    search = SearchRecord.model_validate_json((sweeps / "search.json").read_bytes())
+    rows = {cell.cell for row in plan.rows for cell in row.cells}
+    (winner,) = search.confirmed  # if that is the base's own setting, which is tried first, its cell is a row's
+    assert len(rows) == 9 * 2 and len(winner.cells) == 1
+    assert {record.cell for record in finished} == rows | {winner.cells[0].cell}
     for record in finished:
         folder = tmp_path / "store" / "cells" / record.cell
         assert (folder / "final.npz").exists() and (folder / "weights.pt").exists()
