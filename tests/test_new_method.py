@@ -60,7 +60,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of this tree with the method."""
     copy = tmp_path_factory.mktemp("tree")
     ignored = shutil.ignore_patterns("__pycache__", "results")
-    for folder in ("trainables", "ltsearch", "analysis", "tests", "docs"):
+    for folder in ("trainables", "ltsearch", "analysis", "tools", "tests", "docs"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", copy)
     folder = copy / "trainables" / "methods" / "toy"
