@@ -330,10 +330,8 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plan, store = the_plan(folder, new=True)
     for number, cell in enumerate(plan.cells):
         history = [Epoch(epoch=e, metrics={"test/single_top1": 0.5, "seconds": 1.0}) for e in (1, 2)]
-        config, how = (
-            cell.config.model_dump(mode="json"),
-            (Status.FINISHED, Status.RUNNING, Status.DIVERGED)[number % 3],
-        )
+        config = cell.config.model_dump(mode="json")
+        how = (Status.FINISHED, Status.RUNNING, Status.DIVERGED)[number % 3]
         store.write(CellRecord(cell=cell.id, config=config, recipes={}, status=how, history=history, fingerprint="f"))
     sweep = store.sweep_folder(plan.loaded.sweep)
     search = SearchStudy(plan, sweep, "content")
