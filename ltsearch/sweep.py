@@ -145,7 +145,8 @@ def the_plan(plan: Plan, options: RunOptions, target: ray_cluster.Cluster | None
     told = [overview(plan, store, sources.stale_check(store, root), nodes, where)]
     for bad in store.bad.values():
         told.append(f"{bad}; it does not count: the cell is trained again, and the file is kept beside it")
-    for name in sources.unread(outstanding.settled_configs(plan, None, store), store, root):
+    new = sources.unread(outstanding.settled_configs(plan, None, store), store, root)
+    for name in dict.fromkeys(data.path or data.name for data in new):
         told.append(
             f"{name}: its files are new here, or have changed: whether cells are stale is known once they are read"
         )

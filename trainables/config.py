@@ -40,6 +40,13 @@ class ImbalanceConfig(_Section):
     subset_seed: int = Field(0, ge=0, lt=2**32, description="which images are kept: seed of NumPy's legacy RandomState")
 
 
+class Resize(NamedTuple):
+    """What images become when they are read: squares of ``size`` pixels, by an interpolation."""
+
+    size: int
+    interpolation: str
+
+
 class DataConfig(_Section):
     """Which images are trained on, and which are looked at."""
 
@@ -48,6 +55,10 @@ class DataConfig(_Section):
     image_size: int | None = Field(None, ge=4, le=1024, description="pixels; images are resized to it; none: as stored")
     store_size: int | None = Field(
         None, ge=4, le=1024, description="images are resized to this instead, and cropped to image_size; none: no crop"
+    )
+    interpolation: Literal["box", "bilinear", "bicubic"] = Field(
+        "bilinear",
+        description="how images are resized (by Pillow, with antialiasing); box: the mean of the pixels in its place",
     )
     imbalance: ImbalanceConfig = ImbalanceConfig()
     classes: tuple[str, ...] = Field(
@@ -71,12 +82,17 @@ class DataConfig(_Section):
             raise ValueError(
                 f"data.store_size = {self.store_size} must be >= data.image_size = {self.image_size}, which is cut out of it"
             )
+        if self.interpolation != "bilinear" and self.image_size is None:
+            raise ValueError(
+                f"data.interpolation = {self.interpolation!r} says how images are resized: set data.image_size, or leave it out"
+            )
         return self
 
     @property
-    def stored_size(self) -> int | None:
-        """Pixels that images are kept with; None: as they come."""
-        return self.store_size or self.image_size
+    def resize(self) -> Resize | None:
+        """How images are kept; None: as they come."""
+        size = self.store_size or self.image_size
+        return Resize(size, self.interpolation) if size is not None else None
 
 
 class AugmentationConfig(_Section):

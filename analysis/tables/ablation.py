@@ -126,7 +126,8 @@ def trained_on(rows: Sequence[PlannedRow]) -> str:
     if data.get("data_ratio", 1) != 1:
         details.append(f"data ratio {data['data_ratio']:g}")
     if image_size is not None:
-        details.append(f"{image_size} px")
+        how = data.get("interpolation", "bilinear")
+        details.append(f"{image_size} px" if how == "bilinear" else f"{image_size} px ({how})")
     if data.get("val_per_class"):
         details.append(f"without {data['val_per_class']} validation images a class")
     if imbalance.get("subset_seed"):

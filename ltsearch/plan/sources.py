@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import CellRecord
-from trainables.config import DataConfig, TrialConfig
+from trainables.config import DataConfig, Resize, TrialConfig
 from trainables.errors import DataError
 
 if TYPE_CHECKING:
     from trainables.data.longtail import TrialData
     from trainables.data.source import Source
 
-SourceKey = tuple[str, str | None, int | None]
+SourceKey = tuple[str, str | None, Resize | None]
 _LISTS = ("imagenet_lt", "places_lt", "inaturalist2018")  # known by their lists: their images are too many to look at
 _FOLDERS = {"cifar10": ("cifar-10-batches-py", "cifar10"), "cifar100": ("cifar-100-python", "cifar100")}
 
@@ -29,7 +29,7 @@ def data_root(option: str | None) -> Path:
 
 def key(config: DataConfig) -> SourceKey:
     """Trials with the same key share one source."""
-    return config.name, config.path, config.stored_size
+    return config.name, config.path, config.resize
 
 
 def signature(config: DataConfig, root: Path) -> str | None:
@@ -37,7 +37,7 @@ def signature(config: DataConfig, root: Path) -> str | None:
     return _signature(*key(config), root)
 
 
-def _signature(name: str, path: str | None, size: int | None, root: Path) -> str | None:
+def _signature(name: str, path: str | None, resize: Resize | None, root: Path) -> str | None:
     if name == "digits":
         from importlib.metadata import version
 
@@ -55,7 +55,7 @@ def _signature(name: str, path: str | None, size: int | None, root: Path) -> str
             return None
     if not files:
         return None
-    return hashlib.sha256(repr((name, path, size, files)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((name, path, resize and tuple(resize), files)).encode()).hexdigest()[:16]
 
 
 def stale_check(
@@ -85,15 +85,15 @@ def content(store: CellStore, config: TrialConfig, root: Path) -> str | None:
     return store.known_fingerprint(now) if now else None
 
 
-def unread(configs: Iterable[TrialConfig], store: CellStore, root: Path) -> dict[str, DataConfig]:
-    """Data sets, by name, whose files lie there but were not read since they came or changed: what is in them is not known."""
+def unread(configs: Iterable[TrialConfig], store: CellStore, root: Path) -> list[DataConfig]:
+    """Data sets whose files lie there but were not read since they came or changed: what is in them is not known."""
     found: dict[SourceKey, DataConfig] = {}
     for config in configs:
         if key(config.data) not in found:
             now = signature(config.data, root)
             if now is not None and store.known_fingerprint(now) is None:
                 found[key(config.data)] = config.data
-    return {data.path or data.name: data for data in found.values()}
+    return list(found.values())
 
 
 def read_unread(
@@ -103,8 +103,8 @@ def read_unread(
     from trainables.data import read_source
 
     data: dict[SourceKey, Source] = {}
-    for name, config in unread(configs, store, root).items():
-        say(f"{name}: its files are new here, or have changed; reading them …")
+    for config in unread(configs, store, root):
+        say(f"{config.path or config.name}: its files are new here, or have changed; reading them …")
         data[key(config)] = read_source(config, root)
     return data
 
@@ -169,7 +169,7 @@ def _check_classes(config: TrialConfig, mine: TrialData, role: str, theirs: Tria
 
 def remember(store: CellStore, data: Mapping[SourceKey, Source], root: Path) -> None:
     """Keep the fingerprints of what was read, so that the next start need not read it to know them."""
-    for (name, path, size), source in data.items():
-        now = _signature(name, path, size, root)
+    for (name, path, resize), source in data.items():
+        now = _signature(name, path, resize, root)
         if now is not None and store.known_fingerprint(now) != source.fingerprint:
             store.remember_fingerprint(now, source.fingerprint)

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from trainables.config import DataConfig, ImbalanceConfig
@@ -144,6 +145,31 @@ def parquet(folder: Path, name: str, images: list[bytes], labels: list[int], *, 
 
 def read_parquet(root: Path) -> Any:
     return read_source(DataConfig(name="parquet", path="set"), root)
+
+
+@pytest.mark.parametrize("interpolation", ["box", "bilinear", "bicubic"])
+def test_images_are_resized_as_asked(tmp_path: Path, interpolation: str) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    for part in ("train", "test"):
+        parquet(tmp_path / "set", part, [buffer.getvalue()] * 2, [0, 1])
+    config = DataConfig(name="parquet", path="set", image_size=16, interpolation=interpolation)
+    found = read_source(config, tmp_path).train.images[0].astype(float)
+    means = (
+        image.transpose(2, 0, 1).reshape(3, 16, 2, 16, 2).mean((2, 4))
+    )  # of the four pixels that one takes the place of
+    assert (np.abs(found - means).max() <= 1) == (interpolation == "box")  # Pillow rounds after each of two passes
+    tensor = torch.from_numpy(image.transpose(2, 0, 1))[None].float()
+    if interpolation != "box":  # an independent implementation, in floating point
+        smooth = torch.nn.functional.interpolate(tensor, (16, 16), mode=interpolation, antialias=True)
+        # Pillow's bicubic has a = -0.5 and rounds between its two passes; torch's with antialias has the same a
+        assert np.abs(found - smooth[0].clamp(0, 255).numpy()).max() <= 1.5
+
+
+def test_an_interpolation_without_a_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="data.interpolation = 'box' says how images are resized: set data.image_size"):
+        DataConfig(interpolation="box")
 
 
 def test_parquet_with_any_names(tmp_path: Path) -> None:

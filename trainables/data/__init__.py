@@ -14,7 +14,7 @@ from trainables.errors import DataError
 from trainables.files import shown
 
 if TYPE_CHECKING:
-    from trainables.config import DataConfig
+    from trainables.config import DataConfig, Resize
     from trainables.data.source import Source
 
 # name -> dotted path of (DataConfig, data root) -> Source
@@ -44,6 +44,6 @@ def read_source(config: DataConfig, root: Path) -> Source:
     return source
 
 
-def source_key(config: DataConfig) -> tuple[str, str | None, int | None]:
+def source_key(config: DataConfig) -> tuple[str, str | None, Resize | None]:
     """Two trials with the same key share one source."""
-    return config.name, config.path, config.stored_size
+    return config.name, config.path, config.resize

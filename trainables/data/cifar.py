@@ -26,7 +26,7 @@ def read(config: DataConfig, root: Path) -> Source:
     archive, extracted = root / cls.filename, root / cls.base_folder
     folder = root / config.name
     if not archive.exists() and not extracted.exists() and any(folder.rglob("*.parquet")):
-        return parquet.read_folder(config.name, folder, config.stored_size, MEAN, STD)
+        return parquet.read_folder(config.name, folder, config.resize, MEAN, STD)
     download = not extracted.exists()
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -41,5 +41,5 @@ def read(config: DataConfig, root: Path) -> Source:
     parts = []
     for part in (train, test):
         images = np.ascontiguousarray(part.data.transpose(0, 3, 1, 2))
-        parts.append(Part(resize_all(images, config.stored_size), np.asarray(part.targets, np.int64)))
+        parts.append(Part(resize_all(images, config.resize), np.asarray(part.targets, np.int64)))
     return make_source(config.name, tuple(train.classes), parts[0], parts[1], MEAN, STD)

@@ -22,7 +22,7 @@ def read(config: DataConfig, root: Path) -> Source:
     bunch = load_digits()
     grey = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     images = np.repeat(grey[:, None], 3, axis=1)
-    images = resize_all(images, config.stored_size)
+    images = resize_all(images, config.resize)
     labels = bunch.target.astype(np.int64)
     is_test = np.zeros(len(labels), bool)
     for j in range(10):

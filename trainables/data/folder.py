@@ -12,7 +12,7 @@ from trainables.data.source import Images, Part, Source, decode, make_source, st
 from trainables.errors import DataError
 
 if TYPE_CHECKING:
-    from trainables.config import DataConfig
+    from trainables.config import DataConfig, Resize
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 
@@ -36,9 +36,9 @@ def read(config: DataConfig, root: Path) -> Source:
     return make_source(
         config.path,
         names,
-        _read_part(folder / "train", names, config.stored_size),
-        _read_part(folder / test_name, names, config.stored_size),
-        validation=_read_part(folder / "val", names, config.stored_size) if has_validation else None,
+        _read_part(folder / "train", names, config.resize),
+        _read_part(folder / test_name, names, config.resize),
+        validation=_read_part(folder / "val", names, config.resize) if has_validation else None,
     )
 
 
@@ -57,7 +57,7 @@ def _content(file: Path) -> bytes:
         raise DataError(f"{file}: cannot be read ({error.strerror or error}); replace or remove it") from None
 
 
-def _read_part(folder: Path, names: tuple[str, ...], size: int | None) -> Part:
+def _read_part(folder: Path, names: tuple[str, ...], resize: Resize | None) -> Part:
     there = {d.name for d in folder.iterdir() if is_folder(d)}
     strangers = sorted(there - set(names))
     if strangers:
@@ -68,7 +68,7 @@ def _read_part(folder: Path, names: tuple[str, ...], size: int | None) -> Part:
         # Listed, not globbed: a glob takes a folder that this user may not read for an empty one.
         listed = (folder / name).iterdir() if name in there else ()
         files = sorted(f for f in listed if f.suffix.lower() in SUFFIXES)
-        images += [decode(_content(f), size, str(f)) for f in files]
+        images += [decode(_content(f), resize, str(f)) for f in files]
         labels += [label] * len(files)
     if not images:
         raise DataError(f"{folder}: no images ({', '.join(sorted(SUFFIXES))})")

@@ -22,7 +22,7 @@ from trainables.errors import DataError
 from trainables.files import write_text
 
 if TYPE_CHECKING:
-    from trainables.config import DataConfig
+    from trainables.config import DataConfig, Resize
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,15 @@ def read(config: DataConfig, root: Path) -> Source:
             f"{config.name}: {', '.join(missing)} not in {folder}; put the published lists (from {lists.origin}) and the "
             "images that they name there, or name another data root with --data-root or LTSEARCH_DATA"
         )
-    size = config.stored_size
-    if size is None:
+    resize = config.resize
+    if resize is None:
         raise DataError(f"{config.name}: its images have different sizes; set data.image_size (and data.store_size)")
     entries = {part: _entries(file) for part, file in files.items()}
-    cache = folder / f"cache-{size}"
-    digest = hashlib.sha256(str(size).encode())
+    cache = folder / f"cache-{_named(resize)}"
+    digest = hashlib.sha256(_named(resize).encode())
     parts = {}
     for part, (paths, labels) in entries.items():
-        content = _cached(folder, cache / f"{part}.npy", paths, size)
+        content = _cached(folder, cache / f"{part}.npy", paths, resize)
         digest.update(content.encode() + labels.tobytes())
         parts[part] = Part(open_images(cache / f"{part}.npy"), labels)
     classes = 1 + max(int(part.labels.max()) for part in parts.values())
@@ -86,6 +86,10 @@ def read(config: DataConfig, root: Path) -> Source:
         validation=parts.get("validation"),
         fingerprint=digest.hexdigest()[:16],
     )
+
+
+def _named(resize: Resize) -> str:
+    return f"{resize.size}" if resize.interpolation == "bilinear" else f"{resize.size}-{resize.interpolation}"
 
 
 def _entries(file: Path) -> tuple[list[str], Labels]:
@@ -107,9 +111,9 @@ def _entries(file: Path) -> tuple[list[str], Labels]:
     return paths, np.asarray(labels, np.int64)
 
 
-def _cached(folder: Path, target: Path, paths: list[str], size: int) -> str:
+def _cached(folder: Path, target: Path, paths: list[str], resize: Resize) -> str:
     """See to it that ``target`` holds the images; returns the hash of what it holds. Raises ``DataError``."""
-    listed = hashlib.sha256("\n".join([str(size), *paths]).encode()).hexdigest()
+    listed = hashlib.sha256("\n".join([_named(resize), *paths]).encode()).hexdigest()
     stamp = target.with_suffix(".json")
     try:
         known = json.loads(stamp.read_text())
@@ -119,21 +123,21 @@ def _cached(folder: Path, target: Path, paths: list[str], size: int) -> str:
         pass
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        content = _decode_all(folder, target, paths, size)
+        content = _decode_all(folder, target, paths, resize)
         write_text(stamp, json.dumps({"listed": listed, "content": content}))
     except OSError as error:
         raise DataError(
-            f"{target}: the decoded images ({len(paths) * 3 * size * size / 2**30:.1f} GiB) cannot be kept there "
+            f"{target}: the decoded images ({len(paths) * 3 * resize.size**2 / 2**30:.1f} GiB) cannot be kept there "
             f"({error.strerror or error}); make room, or copy the data set to a folder that can be written"
         ) from None
     return content
 
 
-def _decode_all(folder: Path, target: Path, paths: list[str], size: int) -> str:
+def _decode_all(folder: Path, target: Path, paths: list[str], resize: Resize) -> str:
     part = target.with_suffix(f".part-{os.getpid()}")
     digest = hashlib.sha256()
     try:
-        rows = np.lib.format.open_memmap(part, "w+", np.uint8, (len(paths), 3, size, size))
+        rows = np.lib.format.open_memmap(part, "w+", np.uint8, (len(paths), 3, resize.size, resize.size))
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # Pillow decodes without holding the interpreter
 
             def image(path: str) -> np.ndarray:
@@ -141,7 +145,7 @@ def _decode_all(folder: Path, target: Path, paths: list[str], size: int) -> str:
                     content = (folder / path).read_bytes()
                 except OSError as error:
                     raise DataError(f"{folder / path}: listed, but cannot be read ({error.strerror})") from None
-                return decode(content, size, str(folder / path))
+                return decode(content, resize, str(folder / path))
 
             step = 1024  # images at a time: bounds what waits to be written
             for start in range(0, len(paths), step):

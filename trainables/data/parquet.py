@@ -15,7 +15,7 @@ from trainables.data.source import Images, Part, Source, as_metadata_mapping, de
 from trainables.errors import DataError
 
 if TYPE_CHECKING:
-    from trainables.config import DataConfig
+    from trainables.config import DataConfig, Resize
 
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 _ImageNetMean, _ImageNetStd = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -24,13 +24,13 @@ _ImageNetMean, _ImageNetStd = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def read(config: DataConfig, root: Path) -> Source:
     """The data set in ``<root>/<path>``."""
     assert config.path is not None  # a rule of DataConfig
-    return read_folder(config.path, root / config.path, config.stored_size, _ImageNetMean, _ImageNetStd)
+    return read_folder(config.path, root / config.path, config.resize, _ImageNetMean, _ImageNetStd)
 
 
 def read_folder(
     name: str,
     folder: Path,
-    size: int | None,
+    resize: Resize | None,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
 ) -> Source:
@@ -49,9 +49,9 @@ def read_folder(
             f"found {[f.name for f in found] or 'no Parquet file'}"
         )
     names = _common_names([*files["train"], *test, *files["validation"]])
-    train_part = _read_part(files["train"], size, names)
-    test_part = _read_part(test, size, names)
-    validation = _read_part(files["validation"], size, names) if files["validation"] and files["test"] else None
+    train_part = _read_part(files["train"], resize, names)
+    test_part = _read_part(test, resize, names)
+    validation = _read_part(files["validation"], resize, names) if files["validation"] and files["test"] else None
     if names is None:
         top = max(int(part.labels.max()) for part in (train_part, test_part))
         if top >= len(train_part.labels):
@@ -159,7 +159,7 @@ def _some(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers[:8])) + (" …" if len(numbers) > 8 else "")
 
 
-def _read_part(files: list[Path], size: int | None, names: tuple[str, ...] | None) -> Part:
+def _read_part(files: list[Path], resize: Resize | None, names: tuple[str, ...] | None) -> Part:
     images: list[Images] = []
     labels: list[int] = []
     for file in files:
@@ -181,7 +181,7 @@ def _read_part(files: list[Path], size: int | None, names: tuple[str, ...] | Non
                 raise DataError(
                     f"{where}: label {label!r} in column {label_column!r} is out of range, allowed: {allowed}"
                 )
-            images.append(decode(content, size, where))
+            images.append(decode(content, resize, where))
             labels.append(label)
     if not images:
         raise DataError(f"{', '.join(map(str, files))}: no rows")

@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainables.errors import DataError
 from trainables.files import encodable, raw
+
+if TYPE_CHECKING:
+    from trainables.config import Resize
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -95,8 +98,8 @@ def make_source(
     return Source(name, class_names, train, test, digest.hexdigest()[:16], mean, std, validation)
 
 
-def decode(content: bytes, size: int | None, where: str) -> Images:
-    """An encoded image as uint8 ``[3, H, W]``, resized (bilinear, both sides) to ``size`` where given.
+def decode(content: bytes, resize: Resize | None, where: str) -> Images:
+    """An encoded image as uint8 ``[3, H, W]``, resized where asked.
 
     Raises ``DataError`` naming ``where`` if it is not an image.
     """
@@ -109,8 +112,8 @@ def decode(content: bytes, size: int | None, where: str) -> Images:
         raise
     except Exception as error:
         raise DataError(f"{where}: not a readable image ({error}); replace or remove it") from None
-    if size is not None and rgb.size != (size, size):
-        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
+    if resize is not None:
+        rgb = _resized(rgb, resize)
     return np.asarray(rgb).transpose(2, 0, 1)
 
 
@@ -143,16 +146,25 @@ def stack(images: list[Images], where: str) -> Images:
     return np.stack(images)
 
 
-def resize_all(images: Images, size: int | None) -> Images:
-    """Resize ``[N, 3, H, W]`` (bilinear) where ``size`` asks for it."""
-    if size is None or images.shape[2:] == (size, size):
+def _resized(image: Any, resize: Resize) -> Any:
+    """A Pillow image at its new size, both sides."""
+    from PIL import Image
+
+    if image.size == (resize.size, resize.size):
+        return image
+    return image.resize((resize.size, resize.size), Image.Resampling[resize.interpolation.upper()])
+
+
+def resize_all(images: Images, resize: Resize | None) -> Images:
+    """Resize ``[N, 3, H, W]`` where asked."""
+    if resize is None or images.shape[2:] == (resize.size, resize.size):
         return images
     from PIL import Image
 
-    out = np.empty((len(images), 3, size, size), np.uint8)
+    out = np.empty((len(images), 3, resize.size, resize.size), np.uint8)
     for i, image in enumerate(images):
         picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
-        out[i] = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+        out[i] = np.asarray(_resized(picture, resize)).transpose(2, 0, 1)
     return out
 
 
