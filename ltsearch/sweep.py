@@ -25,6 +25,7 @@ from ltsearch.plan.layout import make_plan
 from ltsearch.run import outstanding
 from ltsearch.show.overview import overview
 from ltsearch.store.cells import STORAGE_VARIABLE, CellStore, storage_root
+from ltsearch.store.claims import Claims
 from ltsearch.store.locks import sweep_lock
 from ltsearch.store.provenance import ROOT, collect
 from ltsearch.store.records import PLAN_ARTIFACT, SEARCH_ARTIFACT, PlanRecord, SearchRecord, Status
@@ -175,7 +176,8 @@ def sweep(loaded: Loaded, options: RunOptions, given: Mapping[str, Trainable] | 
     options = replace(options, address=address)
     print(where, flush=True)
 
-    with sweep_lock(store.sweep_folder(loaded.sweep)), ExitStack() as session:
+    with sweep_lock(store.sweep_folder(loaded.sweep)) as lock, ExitStack() as session:
+        claims = Claims(store, lock)
         work = outstanding.look(plan, store, root, fresh=options.fresh, retry=options.retry, say=print)
         preflight.work(plan, store, work.configs)
         functions = preflight.functions(work.configs, given or {})
@@ -187,10 +189,10 @@ def sweep(loaded: Loaded, options: RunOptions, given: Mapping[str, Trainable] | 
         # From here on things are written.
         tracker = Tracker(uri, server.experiment_name(spec), loaded.sweep, store, warn=print)
         if options.fresh:
-            outstanding.forget(plan, store, root)
+            outstanding.forget(plan, store, root, claims, say=print)
         sources.remember(store, work.data, root)
         outstanding.begin(plan, work, store, root, say=print)
-        queue, shown_plan = drive(plan, work, store, tracker, capacity, session, options, functions)
+        queue, shown_plan = drive(plan, work, store, tracker, capacity, session, options, functions, claims)
 
         failures = outstanding.failures(plan, work.study, store, queue.ended)
         for line in failures:
@@ -225,6 +227,7 @@ def drive(
     session: ExitStack,
     options: RunOptions,
     functions: Mapping[str, Trainable],
+    claims: Claims,
 ) -> tuple[Queue, PlanRecord]:
     """Run the queue to its end, with MLflow, progress and status listening; ``capacity`` is None if nothing is left to run.
 
@@ -244,7 +247,7 @@ def drive(
     total, done = outstanding.count(plan, study, store)
     progress = Progress(sweep, total, done)
     status_file = StatusFile(folder, sweep, total, done)
-    queue = Queue(plan, store, study, [tracker, progress, status_file], work.stale)
+    queue = Queue(plan, store, study, [tracker, progress, status_file], work.stale, claims)
     tracker.rebuild(outstanding.recorded_cells(plan, study, store))
     status = Status.INTERRUPTED
     try:
@@ -273,6 +276,7 @@ def drive(
         status = Status.FINISHED
     finally:
         session.close()
+        claims.release_all()
         status_file.end()
         tracker.interrupt(queue.running.values())
         search, shown_plan = study.record() if study is not None else None, plan_record(plan, provenance, store)

@@ -35,6 +35,8 @@ from ltsearch.search import journal
 from ltsearch.search.optuna_study import SearchStudy
 from ltsearch.show import status
 from ltsearch.store.cells import CellStore
+from ltsearch.store.claims import Claims
+from ltsearch.store.locks import SweepLock
 from ltsearch.store.records import CellRecord, Epoch, Status
 from ltsearch.study.spec import load
 from ltsearch.sweep import main
@@ -393,7 +395,7 @@ def test_stores(data: st.DataObject, used: Path) -> None:
                     pass
             except UserError as error:
                 assert str(error)
-            forget(plan, store, folder)
+            forget(plan, store, folder, Claims(store, SweepLock(store.sweep_folder("x"))), say=print)
         assert not any((folder / "store" / "cells" / cell.id / "record.json").exists() for cell in plan.cells)
         outside = {path for path in everything(folder) if not path.startswith(str(folder / "store"))}
         assert outside == {path for path in before if not path.startswith(str(folder / "store"))}

@@ -256,11 +256,12 @@ class SyntheticConfig(_Section):
     """Instead of training: a learning curve in closed form, and faults on request (``trainables.synthetic``)."""
 
     epoch_seconds: float = Field(0.0, ge=0, description="how long an epoch takes")
-    fault: Literal["none", "raise", "exit", "diverge", "out_of_memory"] = Field(
-        "none", description="raise: an exception; exit: the process dies without a word"
+    fault: Literal["none", "raise", "exit", "hang", "diverge", "out_of_memory"] = Field(
+        "none",
+        description="raise: an exception; exit: the process dies without a word; hang: an epoch that does not end",
     )
     fault_epoch: int = Field(1, ge=1, description="in which epoch")
-    fault_times: int = Field(1, ge=1, description="how often, for raise and exit; then it goes well")
+    fault_times: int = Field(1, ge=1, description="how often, for raise, exit and hang; then it goes well")
 
 
 class CustomConfig(_Section):

@@ -48,6 +48,8 @@ def train(config: TrialConfig, data: TrialData, run: RunOptions) -> Generator[Re
             if _faults_so_far(run) < options.fault_times:
                 if options.fault == "exit":
                     os._exit(1)
+                if options.fault == "hang":
+                    time.sleep(1e6)
                 raise RuntimeError(f"synthetic fault in epoch {epoch}")
         value = accuracy(config, epoch)
         split = data.split

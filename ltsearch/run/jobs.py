@@ -23,7 +23,10 @@ class State(StrEnum):
 TRANSITIONS: dict[tuple[State | None, State], str] = {
     (None, State.WAITING): "planned, proposed by the search, a confirmation, or required by another job",
     (State.WAITING, State.RUNNING): "handed out: nothing that it requires is missing",
-    (State.WAITING, State.BLOCKED): "what it requires is not finished, or its own cell is running; that is put first",
+    (
+        State.WAITING,
+        State.BLOCKED,
+    ): "what it requires is not finished, which is put first, or its own cell is running, here or in another sweep",
     (
         State.WAITING,
         State.OVER,
@@ -94,3 +97,6 @@ class Listener(Protocol):
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         """A job is over; its record is in the store."""
+
+    def settled(self, job: Job, outcome: Outcome) -> None:
+        """A job is over without having been run: its cell's record is there, from a row or another sweep."""

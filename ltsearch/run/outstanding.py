@@ -13,6 +13,7 @@ from ltsearch.plan.searched import search_data
 from ltsearch.plan.sources import SourceKey
 from ltsearch.run.jobs import Ended
 from ltsearch.store.cells import CellStore
+from ltsearch.store.claims import Claims
 from ltsearch.store.ids import cell_id
 from ltsearch.store.records import KL_EXPERTS, SEARCH_ARTIFACT, SETTLED, CellRecord, Status
 from ltsearch.study.seeds import seed_list
@@ -69,8 +70,11 @@ def begin(plan: Plan, work: Work, store: CellStore, root: Path, say: Callable[[s
             store.clear(cell.id)
 
 
-def forget(plan: Plan, store: CellStore, root: Path) -> None:
-    """``--fresh``: this study's cells and its search. Cells of other studies stay, unless they are the same."""
+def forget(plan: Plan, store: CellStore, root: Path, claims: Claims, say: Callable[[str], None]) -> None:
+    """``--fresh``: this study's cells and its search. Cells of other studies stay, unless they are the same.
+
+    What another sweep is training now is left to it.
+    """
     folder, study, tried = store.sweep_folder(plan.loaded.sweep), None, []
     try:
         study = existing_study(plan, store, root)
@@ -79,7 +83,10 @@ def forget(plan: Plan, store: CellStore, root: Path) -> None:
 
         tried = journal.attributes(folder, record.CELL)
     for cell in [*all_cells(plan, study), *tried]:
-        store.clear(cell)
+        if other := claims.other(cell):
+            say(f"cell {cell}: {other} is training it now; it is waited for, and not begun again")
+        else:
+            store.clear(cell)
     if plan.search_base is not None:
         from ltsearch.search import journal
 

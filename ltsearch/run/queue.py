@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from ltsearch.plan.adaptive import seeds_now
 from ltsearch.plan.cells import Cell, Plan, required_label
@@ -17,10 +18,13 @@ from ltsearch.run.jobs import Ended, Job, Listener, Outcome, State
 from ltsearch.run.weights import unusable
 from ltsearch.search.optuna_study import SearchStudy
 from ltsearch.store.cells import CellStore
+from ltsearch.store.claims import Claims
 from ltsearch.store.ids import recipes
 from ltsearch.store.records import SETTLED, CellRecord, Epoch, Status
 from ltsearch.store.retries import patiently
 from ltsearch.study.spec import AdaptiveSeeds
+
+LOOK_SECONDS = 2.0  # between two looks at what other sweeps are training
 
 
 class Queue:
@@ -33,16 +37,19 @@ class Queue:
         study: SearchStudy | None,
         listeners: Sequence[Listener],
         is_stale: Callable[[CellRecord], bool],
+        claims: Claims | None = None,
     ) -> None:
-        """``is_stale`` tells records of another content of the data set."""
+        """``is_stale`` tells records of another content of the data set; ``claims`` keep other sweeps from the same cells."""
         self.plan, self.store, self.study = plan, store, study
         self.listeners = listeners
-        self.is_stale = is_stale
+        self.is_stale, self.claims = is_stale, claims
         self.say: Callable[[str], None] = print
         self.running: dict[str, Job] = {}  # by cell
         self.ended: dict[str, Ended] = {}  # by cell, of this run of the command
         self._line: deque[Job] = deque()  # who is waiting
         self._blocked: dict[str, list[Job]] = {}  # by the cell that they wait for
+        self._elsewhere: set[str] = set()  # of them, cells that another sweep trains
+        self._looked = 0.0  # when that was last looked at
         self._queued: Counter[str] = Counter()  # cells in line or blocked
         self._of_search = 0  # search trials that are not over
         self._search_blocked = 0  # of them, those that are blocked
@@ -88,6 +95,7 @@ class Queue:
 
     def next(self) -> Job | None:
         """The next job; None if there is none at the moment (``exhausted`` tells whether there will be)."""
+        self._look_elsewhere()
         while True:
             while self._line:
                 job = self._line.popleft()
@@ -109,7 +117,6 @@ class Queue:
         record = self._current(cell.id)
         if record is not None and record.status in SETTLED:
             self._tell_settled(job, record)
-            self._over(job)
             return False
         if missing := self._missing(cell):
             self._put_first(missing)
@@ -126,8 +133,44 @@ class Queue:
             self._tell(job, Status.PRUNED, record)
             self._over(job)
             return False
+        if (other := self._claim(cell.id)) is not None:
+            self.say(f"{job.label} ({cell.id}): {other} is training it; it is waited for")
+            self._queued[cell.id] += 1
+            self._elsewhere.add(cell.id)
+            self._block(job, cell.id)
+            return False
+        if record is None or record.status not in SETTLED:  # another sweep may have finished it before it was claimed
+            record = self._current(cell.id)
+            if record is not None and record.status in SETTLED:
+                self._release(cell.id)
+                self._tell_settled(job, record)
+                return False
         job.started = record.started if record is not None else time.time()
         return True
+
+    # -- other sweeps ----------------------------------------------------------------------------------------------------
+
+    def _claim(self, cell: str) -> str | None:
+        """Who else is training a cell; None if it is ours now."""
+        claims = self.claims
+        return patiently(lambda: claims.take(cell)) if claims is not None else None
+
+    def _release(self, cell: str) -> None:
+        if self.claims is not None:
+            with suppress(OSError):  # it counts for nothing once this driver is gone
+                self.claims.release(cell)
+
+    def _look_elsewhere(self) -> None:
+        """Have other sweeps finished, or left, what they were training?"""
+        if not self._elsewhere or self.claims is None or time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        for cell in list(self._elsewhere):
+            if self._settled(cell) or self.claims.other(cell) is None:
+                self._elsewhere.discard(cell)
+                self._unblock(cell)
+
+    # -- what comes next -------------------------------------------------------------------------------------------------
 
     def _plan_more(self) -> bool:
         """Put what comes next into line; False if nothing does at the moment."""
@@ -230,11 +273,14 @@ class Queue:
             self.study.tell(job.trial_number, status, record)
 
     def _tell_settled(self, job: Job, record: CellRecord) -> None:
-        """Another sweep, or a row, has run a search trial's cell: its history is told, nothing is trained."""
+        """Another sweep, or a row, has run a job's cell: its history is told, nothing is trained."""
         if job.trial_number is not None and self.study is not None:
             for epoch in record.history:
                 self.study.report(job.trial_number, epoch, last=epoch.epoch == job.epochs)
             self._tell(job, record.status, record)
+        for listener in self.listeners:
+            listener.settled(job, Outcome(record.status, record.error))
+        self._over(job)
 
     def _replay(self, number: int, record: CellRecord) -> bool:
         """Tell what is known of an unfinished cell: epochs up to its checkpoint will not be reported again.
@@ -271,6 +317,7 @@ class Queue:
     def end(self, job: Job, outcome: Outcome) -> None:
         """A job is over. Stopped and failed ones get their record here: their actor no longer can."""
         outcome, record = patiently(lambda: self._settle(job, outcome))
+        self._release(job.cell.id)
         self.running.pop(job.cell.id, None)
         self._tell(job, outcome.status, record)
         self.ended[job.cell.id] = Ended(job.cell.id, job.stage, job.label, outcome)

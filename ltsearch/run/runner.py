@@ -165,6 +165,7 @@ def run(
             cpus=resources.cpus_per_worker,
             gpus=resources.gpus_per_worker,
             checkpoint_seconds=resources.checkpoint_seconds,
+            hang_seconds=resources.hang_seconds,
             provenance=dict(provenance),
             layout=layout,
             terms=terms,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
+from ltsearch.run.hang import Watchdog
 from ltsearch.run.nodes import Terms
 from ltsearch.run.worker_group import Layout, WorkerGroup
 from ltsearch.store.cells import WEIGHTS, CellStore
@@ -47,6 +48,7 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
         cpus: float = 1,
         gpus: float = 0,
         checkpoint_seconds: float = 30.0,
+        hang_seconds: float | None = None,
         provenance: Mapping[str, str] | None = None,
         layout: Layout | None = None,
         terms: Terms | None = None,
@@ -71,7 +73,8 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
         self.device = torch.device("cuda", 0) if gpus > 0 else torch.device("cpu")
         self.sources = sources or {}
         self.store = CellStore(storage)
-        self.checkpoint_seconds = checkpoint_seconds
+        self.checkpoint_seconds, self.hang_seconds = checkpoint_seconds, hang_seconds
+        self.watchdog = Watchdog(None, None)
         self.provenance = {**(provenance or {}), **hardware()}  # of this node, which may not be the driver's
         self.settled: CellRecord | None = None
         self.recorder: Recorder | None = None
@@ -92,6 +95,7 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
 
     def _next(self, new_config: dict[str, Any]) -> None:
         self.run.close()
+        self.watchdog.close()
         self.settled = None
         try:
             self._begin(new_config)
@@ -128,6 +132,7 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
         if self._idle is not None:
             self._idle.cancel()
         self.run.close()
+        self.watchdog.close()
         if self.group is not None:
             self.group.close()
 
@@ -147,9 +152,11 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
             self.run = _failing(RuntimeError("the cell is settled"))  # never asked: see `step`
             return
         self.recorder = recorder = Recorder(self.store, job["cell"], config, data, job["started"], self.provenance)
+        recorder.begin()
         if self.layout is not None and config.synthetic is None and config.custom is None:
-            self.run = self._workers().train(job)
+            self.run = self._workers().train(job)  # its workers watch themselves
             return
+        self.watchdog = Watchdog(self.hang_seconds, self.store.folder(job["cell"]))
         options = RunOptions(
             device=self.device,
             folder=self.store.folder(job["cell"]),
@@ -179,6 +186,7 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
                     "cpus": self.layout.cpus,
                     "gpus": self.layout.gpus,
                     "checkpoint_seconds": self.checkpoint_seconds,
+                    "hang_seconds": self.hang_seconds,
                     "provenance": self.provenance,
                     "terms": self.terms,
                 },
@@ -197,7 +205,8 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
             last = self.settled.history[-1] if self.settled.history else Epoch(epoch=0, metrics={})
             return self._result(self.settled.status, last.epoch, last.metrics, self.settled.per_class)
         try:
-            report = next(self.run)
+            with self.watchdog.epoch():
+                report = next(self.run)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error) or self.recorder is None:
                 raise

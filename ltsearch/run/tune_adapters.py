@@ -15,6 +15,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from ltsearch.run import hang
 from ltsearch.run.jobs import Job, Outcome
 from ltsearch.run.placement_groups import Orphans
 from ltsearch.run.queue import Queue
@@ -176,7 +177,7 @@ class TrialCallback(_NotSaved, Callback):  # type: ignore[misc]
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Tune starts the trial again; it goes on from its checkpoint."""
         self._watch()
-        job, why = self.feeder.jobs[trial.trial_id], reason(trial)
+        job, why = self._what_happened(trial)
         if why.startswith(OUT_OF_MEMORY):
             # Not tried again: the new process finds the cell settled.
             with self.feeder.keeping():
@@ -187,13 +188,17 @@ class TrialCallback(_NotSaved, Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Failed for good, after the retries."""
         self._watch()
-        job, why = self.feeder.jobs[trial.trial_id], reason(trial)
+        job, why = self._what_happened(trial)
         status = Status.OUT_OF_MEMORY if why.startswith(OUT_OF_MEMORY) else Status.FAILED
         with self.feeder.keeping():
             if status is Status.FAILED and job.retries < self.feeder.max_failures:
                 self.feeder.queue.again(job)  # Tune does not retry a trial whose process dies before it has begun
             else:
                 self.feeder.queue.end(job, Outcome(status, why))
+
+    def _what_happened(self, trial: Trial) -> tuple[Job, str]:
+        job = self.feeder.jobs[trial.trial_id]
+        return job, hang.told(self.feeder.queue.store.folder(job.cell.id)) or reason(trial)
 
     def _watch(self) -> None:
         if self.feeder.orphans is not None:

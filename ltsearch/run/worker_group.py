@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from ltsearch.run.hang import Watchdog
 from ltsearch.run.placement_groups import here
 
 if TYPE_CHECKING:
@@ -284,7 +285,18 @@ def _reports(
         parallel=Parallel(rank, workers, setup["nodes"]),
         required=tuple(store.folder(cell) / WEIGHTS for cell in job.get("requires", [])),
     )
-    for report in train(config, data, options):
-        if recorder is not None and not report.diverged:
-            recorder.add(report)
-        yield report
+    # The first to hang ends itself, and with it the group; one file a rank would be too many.
+    watchdog = Watchdog(setup.get("hang_seconds"), options.folder if rank == 0 else None)
+    run = train(config, data, options)
+    try:
+        while True:
+            with watchdog.epoch():
+                report = next(run, None)
+            if report is None:
+                return
+            if recorder is not None and not report.diverged:
+                recorder.add(report)
+            yield report
+    finally:
+        run.close()
+        watchdog.close()

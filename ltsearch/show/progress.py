@@ -11,6 +11,7 @@ from ltsearch.run.jobs import Job, Outcome
 from ltsearch.store.records import CLASS_MEAN, TEST, VAL, Epoch, Status, headline
 
 REFRESH_SECONDS = 0.5
+LINE_SECONDS = 60.0  # without a terminal, a trial that goes on says so no more often
 _FRAME = 6  # lines of the table's frame and head, and of what stands below it
 _METRICS = (headline("ensemble"), "val/ensemble_class_mean", "val/single_class_mean", "train/top1", "train/loss")
 
@@ -29,6 +30,7 @@ class Progress:
         self.terminal = sys.stdout.isatty() if terminal is None else terminal
         self._live: Any = None
         self._drawn = 0.0
+        self._told: dict[str, float] = {}  # by cell, when a line last spoke of it
 
     def __enter__(self) -> Self:
         """Show the table, on a terminal."""
@@ -62,11 +64,18 @@ class Progress:
         self._draw(force=True)
         if not self.terminal:
             self.say(f"[{self._clock()}] start  {job.label}  ({job.cell.id})")
+            self._told[job.cell.id] = time.monotonic()
 
     def epoch(self, job: Job, epoch: Epoch, per_class: dict[str, Any]) -> None:
         """An epoch is over."""
         self.running[job.cell.id] = (job, epoch)
         self._draw()
+        now = time.monotonic()
+        if not self.terminal and now - self._told.get(job.cell.id, now) > LINE_SECONDS and epoch.epoch < job.epochs:
+            self._told[job.cell.id] = now
+            value = _value(epoch)
+            shown = f"  {value[0]} {value[1]:.4f}" if value else ""
+            self.say(f"[{self._clock()}] epoch {epoch.epoch}/{job.epochs}  {job.label}{shown}")
 
     def retried(self, job: Job, error: str) -> None:
         """A failed job goes on."""
@@ -75,6 +84,7 @@ class Progress:
     def ended(self, job: Job, outcome: Outcome) -> None:
         """A job is over."""
         _, epoch = self.running.pop(job.cell.id, (job, None))
+        self._told.pop(job.cell.id, None)
         self.counts[str(outcome.status)] = self.counts.get(str(outcome.status), 0) + 1
         self.done += 1
         self.finished_here += 1
@@ -88,6 +98,15 @@ class Progress:
             self.say(
                 f"[{self._clock()}] {outcome.status}  {job.label}  {shown}{why}  "
                 f"({self.done}/{self.total}, {self._remaining()} left)"
+            )
+
+    def settled(self, job: Job, outcome: Outcome) -> None:
+        """A job's cell was there already, or has come from another sweep."""
+        self.done += 1
+        self._draw(force=True)
+        if not self.terminal:
+            self.say(
+                f"[{self._clock()}] {outcome.status}  {job.label}  (trained elsewhere)  ({self.done}/{self.total})"
             )
 
     # -- drawing -------------------------------------------------------------------------------------------------------------

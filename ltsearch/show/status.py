@@ -127,6 +127,12 @@ class StatusFile:
             status.failures.append(f"{outcome.status}: {job.label} ({job.cell.id}): {outcome.error or ''}")
         self._write(force=True)
 
+    def settled(self, job: Job, outcome: Outcome) -> None:
+        """A job's cell was there already, or has come from another sweep."""
+        self.status.done += 1
+        self.began_with += 1  # it took no time here
+        self._write()
+
     def _write(self, *, force: bool = False) -> None:
         with self._lock:
             now = time.time()

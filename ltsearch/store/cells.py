@@ -22,6 +22,8 @@ from trainables.errors import UserError
 from trainables.files import ASIDE, OWN, Location, RemotePath, keep_aside, location, shown, write_text
 
 RECORD, CHECKPOINT, WEIGHTS = "record.json", "checkpoint.pt", "weights.pt"
+CLAIM = "claim.json"  # who trains it
+HUNG = "hung.txt"  # what a process was doing that did nothing any more
 STORAGE_VARIABLE = "LTSEARCH_STORAGE"
 
 
@@ -132,7 +134,7 @@ class CellStore:
         self.set_aside_if_bad(cell)
         self._known.pop(cell, None)
         folder = self.folder(cell)
-        for name in (RECORD, CHECKPOINT, FINAL_ARTIFACT, WEIGHTS):
+        for name in (RECORD, CHECKPOINT, FINAL_ARTIFACT, WEIGHTS, HUNG):
             (folder / name).unlink(missing_ok=True)
         self._forget_own(cell)
         self._sweep_up(cell)

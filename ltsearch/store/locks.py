@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -19,6 +20,7 @@ from ltsearch.store.permissions import DENIED, denied
 from trainables.errors import UserError
 from trainables.files import Location, RemotePath
 
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 BEAT_SECONDS = 10.0
 DEAD_SECONDS = 40.0
 
@@ -37,14 +39,28 @@ def holder(folder: Location) -> tuple[int, str] | None:
             return None
         here = (held["host"], held.get("machine")) == (socket.gethostname(), _machine())
         return int(held["pid"]), "" if here else str(held["host"])
+    if (said := _said(folder)) is None:
+        return None
+    pid, host, _ = said
+    return pid, "" if host == socket.gethostname() else host
+
+
+def held_mark(folder: Path) -> str | None:
+    """What tells the run of the command that holds a sweep's lock in a folder from others; None if nobody holds it."""
+    said = _said(folder)
+    return said[2] if said is not None else None
+
+
+def _said(folder: Path) -> tuple[int, str, str] | None:
+    """Process, host and mark in a lock that is held; None for one that is not, or is being taken just now."""
     try:
         with open(folder / "lock") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:
-                pid, _, host = file.read().partition(" on ")
-                return int(pid), "" if host.strip() == socket.gethostname() else host.strip()
-    except (FileNotFoundError, ValueError):  # or it is being taken just now
+                pid, _, host, mark = file.read().split()
+                return int(pid), host, mark
+    except (FileNotFoundError, ValueError):
         pass
     return None
 
@@ -69,7 +85,8 @@ class SweepLock:
 
     def __init__(self, folder: Path) -> None:
         """``folder`` is the sweep's."""
-        self.path = folder / "lock"
+        self.path, self.sweep = folder / "lock", folder.name
+        self.mark = uuid.uuid4().hex
         self.file: Any = None
         self._made: list[Path] = []
 
@@ -84,16 +101,30 @@ class SweepLock:
                 raise denied(error, self.path) from None
             raise
         try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            self._lock()
+        except OSError as error:
             self.file.seek(0)
-            holder = self.file.read().strip() or "unknown"
+            holder = self.file.read().rpartition(" ")[0] or "unknown"
             self.file.close()
-            raise _held(self.path.parent.name, f"process {holder}") from None
+            if error.errno in NO_LOCKS:
+                raise UserError(
+                    f"{self.path}: this file system has no locks ({error.strerror}), which keep two drivers of a sweep apart; "
+                    "on NFS, see that its lock service runs (`rpc.statd`, or NFS 4), or name another --storage"
+                ) from None
+            raise _held(self.sweep, f"process {holder}") from None
         self.file.truncate(0)
-        self.file.write(f"{os.getpid()} on {socket.gethostname()}")
+        self.file.write(f"{os.getpid()} on {socket.gethostname()} {self.mark}")
         self.file.flush()
         return self
+
+    def _lock(self) -> None:
+        for left in range(5, -1, -1):  # who looks whether it is held holds it for a moment
+            try:
+                return fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not left:
+                    raise
+                time.sleep(0.05)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Let go. Of a sweep that was refused before it wrote anything, nothing is left."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ltsearch.store.cells import CellStore
@@ -57,6 +58,15 @@ class Recorder:
             history=old.history if old is not None else [],
             provenance=dict(provenance),
         )
+
+    def begin(self) -> None:
+        """Leave word that it has begun, where there is none.
+
+        A cell whose driver dies before its first checkpoint goes on as the same run of MLflow, by the time of its start.
+        """
+        with suppress(OSError):  # a disk that is full is told of by what must be written
+            if self.store.read(self.record.cell) is None:
+                self.store.write(self.record)
 
     def add(self, report: Report) -> dict[str, float]:
         """Take an epoch in; returns its metrics, with what the whole history adds to the last one."""

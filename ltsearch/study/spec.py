@@ -126,6 +126,12 @@ class Resources(Checked):
     checkpoint_seconds: float = Field(
         30, ge=0, description="a checkpoint is written when the last is older; 0: every epoch"
     )
+    hang_seconds: float | None = Field(
+        1800,
+        gt=0,
+        description="a trial that finishes no epoch for so long, and for ten times its longest one, is ended and goes on from "
+        "its checkpoint (before its first: for ten times so long); none: never",
+    )
 
 
 class Tracking(Checked):

@@ -7,7 +7,6 @@ writing, in order: a slow or absent server holds up no trial.
 from __future__ import annotations
 
 import json
-import queue
 import tempfile
 import threading
 import time
@@ -22,12 +21,11 @@ from ltsearch.store.cells import CellStore
 from ltsearch.store.records import CellRecord, Epoch, PlanRecord, SearchRecord, Status
 from ltsearch.study.overrides import flatten
 from ltsearch.tracking import extras
-from ltsearch.tracking.server import connect, find_experiment, may_pass, shown
+from ltsearch.tracking.background import Background
+from ltsearch.tracking.server import connect, find_experiment, may_pass
 from trainables.files import fetch
 
-HEARTBEAT_SECONDS = 30.0
 DEAD_AFTER_SECONDS = 180.0
-GIVE_UP_SECONDS = 600.0
 MOST_METRICS = 1000  # of one call
 Heard = tuple[Epoch, int]  # with the time at which it was heard, in ms since 1970
 _ENDS = {Status.FINISHED: "FINISHED", Status.PRUNED: "KILLED", Status.INTERRUPTED: "KILLED", Status.RUNNING: "RUNNING"}
@@ -47,10 +45,9 @@ class Tracker:
         self._described: set[str] = set()  # cells whose parameters were logged
         self._tried: set[tuple[str, str]] = set()  # runs that were asked for: cell, and when its trial was started
         self.parent = ""
-        self._work: queue.Queue[Callable[[], object] | None] = queue.Queue()
+        self._writing = Background(uri, self._beat, warn)
         self._heard: dict[str, list[Heard]] = {}  # epochs that are not written yet, by cell
         self._hearing = threading.Lock()
-        self._thread = threading.Thread(target=self._write, daemon=True, name="mlflow-writer")
 
     # -- a sweep's life --------------------------------------------------------------------------------------------------
 
@@ -81,12 +78,12 @@ class Tracker:
             self.client.update_run(self.parent, status="RUNNING")
         self.client.set_tag(self.parent, r.TAG_SWEEP, self.sweep)
         self.client.set_tag(self.parent, r.TAG_STATUS, str(Status.RUNNING))
-        self.client.set_tag(self.parent, r.TAG_HEARTBEAT, f"{time.time():.0f}")
+        self._beat()
         tags = extras.source(plan) | ({"mlflow.note.content": plan.question} if plan.question else {})
         for tag, value in tags.items():
             self.client.set_tag(self.parent, tag, value)
         self._log_text(self.parent, r.PLAN_ARTIFACT, plan.model_dump_json(indent=1))
-        self._thread.start()
+        self._writing.start()
 
     def close(self, status: Status, cells: Iterable[str], plan: PlanRecord, search: SearchRecord | None) -> None:
         """Write what is left and end the sweep's run; ``cells`` are those that the sweep planned."""
@@ -101,11 +98,14 @@ class Tracker:
             self.client.set_tag(self.parent, r.TAG_STATUS, str(status))
             self.client.set_terminated(self.parent, "FINISHED" if status is Status.FINISHED else "KILLED")
 
-        self._work.put(finish)
-        self._work.put(None)
-        self._thread.join(GIVE_UP_SECONDS)
-        if self._thread.is_alive():
-            self.warn(f"MLflow at {shown(self.uri)}: gave up writing what is left; the same command completes it later")
+        self._writing.put("the end of the sweep", finish)
+        self._writing.end()
+
+    def _beat(self) -> None:
+        self.client.set_tag(self.parent, r.TAG_HEARTBEAT, f"{time.time():.0f}")
+
+    def _put(self, cell: str, work: Callable[[], object]) -> None:
+        self._writing.put(f"what is told of cell {cell}", work)
 
     def rebuild(self, cells: Iterable[tuple[str, str, str]]) -> None:
         """Give settled cells (id, stage, label) that have no run, or only a part of one, their run from the record."""
@@ -115,7 +115,7 @@ class Tracker:
                 continue
             whole = self.logged.get(cell, -1) >= (record.history[-1].epoch if record.history else 0)
             if not whole or self.begun.get(cell) not in (None, f"{record.started:.3f}"):
-                self._work.put(partial(self._log_whole, record, stage, label, _now()))
+                self._put(record.cell, partial(self._log_whole, record, stage, label, _now()))
 
     # -- Listener ----------------------------------------------------------------------------------------------------------
 
@@ -125,12 +125,14 @@ class Tracker:
     def started(self, job: Job) -> None:
         """A job begins or goes on."""
         config = job.cell.config.model_dump(mode="json")
-        self._work.put(partial(self._ensure_run, job.cell.id, job.stage, job.label, config, job.started))
+        self._put(job.cell.id, partial(self._ensure_run, job.cell.id, job.stage, job.label, config, job.started))
         # A trial that goes on from its checkpoint does not tell again of the epochs before it: of those, the last may have been
         # told to a driver, or by a process, that died with it.
         record = self.store.read(job.cell.id)
         if record is not None and record.status is Status.RUNNING and record.started == job.started and record.history:
-            self._work.put(partial(self._log_epochs, job.cell.id, [(epoch, _now()) for epoch in record.history]))
+            self._put(
+                job.cell.id, partial(self._log_epochs, job.cell.id, [(epoch, _now()) for epoch in record.history])
+            )
 
     def epoch(self, job: Job, epoch: Epoch, per_class: dict[str, Any]) -> None:
         """Metrics of an epoch, once."""
@@ -138,7 +140,7 @@ class Tracker:
             waiting = self._heard.setdefault(job.cell.id, [])
             waiting.append((epoch, _now()))
         if len(waiting) == 1:  # of a server that is slower than the trials, what has come meanwhile is written at once
-            self._work.put(partial(self._log_heard, job.cell.id))
+            self._put(job.cell.id, partial(self._log_heard, job.cell.id))
 
     def _log_heard(self, cell: str) -> None:
         while True:
@@ -153,7 +155,7 @@ class Tracker:
 
     def retried(self, job: Job, error: str) -> None:
         """Kept on the run."""
-        self._work.put(partial(self._log_retry, job.cell.id, f"{job.retries}: {error}"))
+        self._put(job.cell.id, partial(self._log_retry, job.cell.id, f"{job.retries}: {error}"))
 
     def _log_retry(self, cell: str, what: str) -> None:
         if cell in self.runs:  # a trial whose actor never came up has no run yet
@@ -163,52 +165,46 @@ class Tracker:
         """The whole record."""
         record = self.store.read(job.cell.id)
         if record is not None:
-            self._work.put(partial(self._log_whole, record, job.stage, job.label, _now()))
+            self._put(record.cell, partial(self._log_whole, record, job.stage, job.label, _now()))
+
+    def settled(self, job: Job, outcome: Outcome) -> None:
+        """The run is the one that another sweep, or an earlier command, has made; a new one if there is none here."""
+        record = self.store.read(job.cell.id)
+        if record is not None:
+            self._put(job.cell.id, partial(self._log_settled, record, job.stage, job.label, _now()))
+
+    def _log_settled(self, record: CellRecord, stage: str, label: str, stamp: int) -> None:
+        cell, begun = record.cell, f"{record.started:.3f}"
+        if cell in self.runs and self.begun[cell] in (None, begun):
+            return
+        if (run := self._made_before(cell, begun, by_any=True)) is None:
+            self._log_whole(record, stage, label, stamp)
+        else:  # its own sweep completes it
+            self.runs[cell], self.begun[cell] = run.info.run_id, begun
+            self.logged[cell] = int(run.data.metrics.get("epoch", 0))
+            self._described.add(cell)
 
     def interrupt(self, jobs: Iterable[Job]) -> None:
         """Mark what was running when the sweep was interrupted."""
         for job in jobs:
-            self._work.put(partial(self._interrupt, job.cell.id))
+            self._put(job.cell.id, partial(self._interrupt, job.cell.id))
 
     def _interrupt(self, cell: str) -> None:
         if cell in self.runs:
             self.client.set_tag(self.runs[cell], r.TAG_STATUS, str(Status.INTERRUPTED))
             self.client.set_terminated(self.runs[cell], "KILLED")
 
-    # -- the writer ----------------------------------------------------------------------------------------------------------
+    # -- a cell's run ----------------------------------------------------------------------------------------------------
 
-    def _write(self) -> None:
-        beat = time.monotonic()
-        while True:
-            try:
-                work = self._work.get(timeout=HEARTBEAT_SECONDS / 2)
-            except queue.Empty:
-                work = self._nothing
-            if work is None:
-                return
-            self._insist(work)
-            if time.monotonic() - beat > HEARTBEAT_SECONDS:
-                beat = time.monotonic()
-                self._insist(lambda: self.client.set_tag(self.parent, r.TAG_HEARTBEAT, f"{time.time():.0f}"))
-
-    def _nothing(self) -> None: ...
-
-    def _insist(self, work: Callable[[], object]) -> None:
-        """Do it again until it works: what comes later waits, so that the order stays and nothing is left out."""
-        pause = 0.5
-        while True:
+    def _each(self, cell: str, parts: Iterable[tuple[str, Callable[[], object]]]) -> None:
+        """Write parts of a cell's run; what is refused for good is set aside by name, and the rest goes on."""
+        for what, work in parts:
             try:
                 work()
-                return
-            except Exception as error:  # MLflow raises its own, requests' and SQLAlchemy's
-                said = _said(error)
-                if not may_pass(error):
-                    self.warn(f"MLflow at {shown(self.uri)} refuses something ({said}); it is left out")
-                    return
-                if pause == 0.5:
-                    self.warn(f"MLflow at {shown(self.uri)} does not take writes ({said}); waiting")
-                time.sleep(pause)
-                pause = min(pause * 2, 10.0)
+            except Exception as error:
+                if may_pass(error):
+                    raise
+                self._writing.left_out(f"{what} of cell {cell}", error)
 
     def _ensure_run(self, cell: str, stage: str, label: str, config: dict[str, Any], started: float) -> str:
         """The cell's run: the one there is, unless that shows an earlier training of it, which is set aside."""
@@ -247,9 +243,11 @@ class Tracker:
             self._described.add(cell)
         return self.runs[cell]
 
-    def _made_before(self, cell: str, begun: str) -> Any:
-        """The run of an attempt whose answer was lost; None if it did not get through."""
-        tags = {r.TAG_ROLE: "trial", r.TAG_CELL: cell, r.TAG_STARTED: begun, r.TAG_PARENT: self.parent}
+    def _made_before(self, cell: str, begun: str, *, by_any: bool = False) -> Any:
+        """The run of an attempt whose answer was lost, or ``by_any`` sweep; None if there is none."""
+        tags = {r.TAG_ROLE: "trial", r.TAG_CELL: cell, r.TAG_STARTED: begun}
+        if not by_any:
+            tags[r.TAG_PARENT] = self.parent
         query = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
         return next(iter(self.client.search_runs([self.experiment], filter_string=query, max_results=1)), None)
 
@@ -276,10 +274,8 @@ class Tracker:
                     for heard in batch:
                         self._log_epochs(cell, [heard])
                     continue
-                number = batch[0][0].epoch
-                self.warn(
-                    f"MLflow at {shown(self.uri)} refuses epoch {number} of cell {cell} ({_said(error)}); it is left out"
-                )
+                self._writing.left_out(f"epoch {batch[0][0].epoch} of cell {cell}", error)
+            self._writing.taken()
             self.logged[cell] = batch[-1][0].epoch
 
     def _log_whole(self, record: CellRecord, stage: str, label: str, stamp: int) -> None:
@@ -298,16 +294,24 @@ class Tracker:
             r.TAG_STATUS: str(record.status),
             **({r.TAG_ERROR: record.error[:5000]} if record.error else {}),
         }
-        self.client.log_batch(run_id, metrics=totals, tags=[RunTag(tag, value) for tag, value in tags.items()])
-        self.client.log_inputs(run_id, [extras.data_set(record)])
-        self._log_text(run_id, r.RECORD_ARTIFACT, record.model_dump_json(indent=1))
+        ends = [RunTag(tag, value) for tag, value in tags.items()]
+        text = partial(self._log_text, run_id)
+        parts: list[tuple[str, Callable[[], object]]] = [
+            ("the end state", lambda: self.client.log_batch(run_id, metrics=totals, tags=ends)),
+            ("the data set", lambda: self.client.log_inputs(run_id, [extras.data_set(record)])),
+            (r.RECORD_ARTIFACT, lambda: text(r.RECORD_ARTIFACT, record.model_dump_json(indent=1))),
+        ]
         if record.per_class:
-            self._log_text(run_id, r.PER_CLASS_ARTIFACT, json.dumps(_named(record)))
-        final = self.store.folder(record.cell) / r.FINAL_ARTIFACT
+            parts.append((r.PER_CLASS_ARTIFACT, lambda: text(r.PER_CLASS_ARTIFACT, json.dumps(_named(record)))))
+        parts.append((r.FINAL_ARTIFACT, partial(self._log_final, run_id, record.cell)))
+        parts.append(("the end", lambda: self.client.set_terminated(run_id, _ENDS.get(record.status, "FAILED"))))
+        self._each(record.cell, parts)
+
+    def _log_final(self, run_id: str, cell: str) -> None:
+        final = self.store.folder(cell) / r.FINAL_ARTIFACT
         if final.exists():
             with tempfile.TemporaryDirectory() as folder:
                 self.client.log_artifact(run_id, str(fetch(final, Path(folder))))
-        self.client.set_terminated(run_id, _ENDS.get(record.status, "FAILED"))
 
     # -- helpers -------------------------------------------------------------------------------------------------------------
 
@@ -379,10 +383,6 @@ def _batches(epochs: Iterable[Heard]) -> Iterator[list[Heard]]:
 
 def _named(record: CellRecord) -> dict[str, Any]:
     return {"classes": record.class_names, "class_counts": record.class_counts, "accuracy": record.per_class}
-
-
-def _said(error: Exception) -> str:
-    return shown(str(error).splitlines()[0][:200] if str(error) else type(error).__name__)
 
 
 def _now() -> int:

@@ -181,7 +181,7 @@ def test_a_driver_that_dies_loses_nothing(whole: Path, tmp_path: Path, blow: str
 
 
 def test_faults_of_trials(tmp_path: Path) -> None:
-    tree = study(seeds=1, resources={"checkpoint_seconds": 0, "max_failures": 2})
+    tree = study(seeds=1, resources={"checkpoint_seconds": 0, "max_failures": 2, "hang_seconds": 3})
     del tree["search"]
     fault = {"synthetic.fault_epoch": 4}
     tree["ablation"] = {
@@ -189,6 +189,7 @@ def test_faults_of_trials(tmp_path: Path) -> None:
             {"name": "healthy"},
             {"name": "raises twice", "set": {**fault, "synthetic.fault": "raise", "synthetic.fault_times": 2}},
             {"name": "dies once", "set": {**fault, "synthetic.fault": "exit"}},
+            {"name": "hangs once", "set": {**fault, "synthetic.fault": "hang"}},
             {"name": "always raises", "set": {**fault, "synthetic.fault": "raise", "synthetic.fault_times": 99}},
             {"name": "diverges", "set": {**fault, "synthetic.fault": "diverge"}},
             {"name": "no memory", "set": {**fault, "synthetic.fault": "out_of_memory"}},
@@ -207,22 +208,28 @@ def test_faults_of_trials(tmp_path: Path) -> None:
         "healthy": "finished",
         "raises twice": "finished",
         "dies once": "finished",
+        "hangs once": "finished",
         "always raises": "failed",
         "diverges": "diverged",
         "no memory": "out_of_memory",
     }
     # A retry is not a failure: every trial ends once, and the search would have lost those that go on.
-    assert ran.stdout.count("] failed") == 1 and "(6/6, nothing left)" in ran.stdout
+    assert ran.stdout.count("] failed") == 1 and "(7/7, nothing left)" in ran.stdout
     assert ran.stderr.splitlines() and not any("healthy" in line or "twice" in line for line in ran.stderr.splitlines())
     assert "synthetic fault in epoch 4" in by_name["always raises"].data.tags["ltsearch.error"]
     found = {name: records(tmp_path)[run.data.tags["ltsearch.cell"]] for name, run in by_name.items()}
-    for name in ("raises twice", "dies once"):  # the epochs before the fault were not trained again
+    (hung,) = (line for line in ran.stdout.splitlines() if "it hung" in line)
+    assert "retry  hangs once · seed 0" in hung and "it was in train (synthetic.py, line" in hung
+    assert (
+        (tmp_path / "store" / "cells" / found["hangs once"].cell / "hung.txt").read_text().startswith("Timeout (0:00:0")
+    )
+    for name in ("raises twice", "dies once", "hangs once"):  # the epochs before the fault were not trained again
         assert [e.epoch for e in found[name].history] == list(range(1, 10))
     assert [e.epoch for e in found["diverges"].history] == [1, 2, 3]
     report = (tmp_path / "results" / "synthetic" / "report.md").read_text()
     assert "diverged" in report and "synthetic fault" in report
     again = sweep(tmp_path, "study.yaml")
-    assert again.returncode == 1 and "1 of 6 cells to run" in again.stdout  # only the failed one is tried again
+    assert again.returncode == 1 and "1 of 7 cells to run" in again.stdout  # only the failed one is tried again
 
 
 def test_real_training_of_the_demo_study(tmp_path: Path) -> None:

@@ -34,6 +34,9 @@ class Events:
     def ended(self, job: Job, outcome: Outcome) -> None:
         self.seen.append((str(outcome.status), job.label))
 
+    def settled(self, job: Job, outcome: Outcome) -> None:
+        self.seen.append(("settled", job.label))
+
 
 def make(tmp_path: Path, fresh: bool = True, **over: Any) -> tuple[Plan, CellStore, Queue, Events]:
     plan = make_plan(load(write(tmp_path, study(**over))))

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from ltsearch.plan.cells import Cell, Plan
 from ltsearch.plan.layout import make_plan
-from ltsearch.run import jobs
+from ltsearch.run import jobs, queue
 from ltsearch.run.jobs import TRANSITIONS, Job, Outcome, State
 from ltsearch.run.queue import Queue
 from ltsearch.search.optuna_study import SearchStudy
 from ltsearch.store.cells import CellStore
+from ltsearch.store.claims import Claims
+from ltsearch.store.locks import SweepLock
 from ltsearch.store.records import SETTLED, CellRecord, Epoch, Status
 from ltsearch.study.spec import load
 from tests.ltsearch.helpers import ROOT, study, write
@@ -67,8 +69,9 @@ class Sweep:
     """A sweep whose trials do what they are told, by hand: as the actors and Tune's adapters would."""
 
     def __init__(self, folder: Path, tree: dict[str, Any]) -> None:
-        self.plan: Plan = make_plan(load(write(folder, tree)))
+        self.plan: Plan = make_plan(load(write(folder, tree, f"{tree['name']}.yaml")))
         self.store = CellStore(folder / "store")
+        self.lock: SweepLock | None = None
         self.trained: Counter[str] = Counter()  # how often a cell was trained to its end
         self.finished: dict[str, CellRecord] = {}
         self.start()
@@ -76,9 +79,18 @@ class Sweep:
     def start(self) -> None:
         """A driver begins; what an earlier one had running is left as a kill leaves it."""
         folder = self.store.sweep_folder(self.plan.loaded.sweep)
+        self.stop()
+        self.lock = SweepLock(folder).__enter__()
         self.study = SearchStudy(self.plan, folder) if self.plan.search_base is not None else None
-        self.queue = Queue(self.plan, self.store, self.study, [Silent()], lambda record: False)
+        self.queue = Queue(
+            self.plan, self.store, self.study, [Silent()], lambda record: False, Claims(self.store, self.lock)
+        )
         self.queue.say = lambda text: None
+
+    def stop(self) -> None:
+        """The driver is gone: the kernel drops its lock, its claims lie there."""
+        if self.lock is not None:
+            self.lock.__exit__(None)
 
     def do(self, what: str, which: int) -> None:
         running = list(self.queue.running.values())
@@ -144,6 +156,7 @@ class Silent:
     def epoch(self, job: Job, epoch: Epoch, per_class: dict[str, Any]) -> None: ...
     def retried(self, job: Job, error: str) -> None: ...
     def ended(self, job: Job, outcome: Outcome) -> None: ...
+    def settled(self, job: Job, outcome: Outcome) -> None: ...
 
 
 def settled(store: CellStore, cell: Cell) -> bool:
@@ -192,6 +205,47 @@ def test_without_failures_every_row_and_winner_has_its_cells(order: list[tuple[s
         wanted = [*sweep.plan.cells, *itertools.chain(*(cells for _, cells in sweep.study.winners()))]
         assert all(sweep.store.read(cell.id).status is Status.FINISHED for cell in wanted)
         assert all(count == 1 for count in sweep.trained.values())
+
+
+@given(order=st.lists(st.tuples(st.booleans(), *[steps(HARMLESS).map(lambda found: found[:4])]), max_size=12))
+@ANY_ORDER
+def test_two_sweeps_train_a_cell_that_they_share_once(order: list[tuple[bool, list[tuple[str, int]]]]) -> None:
+    """Two drivers on one store; either may be killed and come back, or be gone for good at the end."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(queue, "LOOK_SECONDS", 0.0)
+        tree = studies()["search"]
+        both = Sweep(Path(folder), tree), Sweep(Path(folder), {**tree, "name": "another"})
+        for which, some in order:
+            for what, number in some:
+                both[which].do(what, number)
+                assert not both[0].queue.running.keys() & both[1].queue.running.keys()
+        while not all(sweep.queue.exhausted for sweep in both):
+            for sweep in both:
+                sweep.do("start" if not sweep.queue.running else "epoch", 0)
+        once = both[0].trained + both[1].trained
+        assert once and max(once.values()) == 1
+        wanted = {cell.id for sweep in both for cell in sweep.plan.cells}
+        assert all(both[0].store.read(cell).status is Status.FINISHED for cell in wanted)
+        for sweep in both:
+            sweep.stop()
+
+
+def test_what_a_driver_that_is_gone_had_claimed_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "LOOK_SECONDS", 0.0)
+    tree = studies()["search"]
+    first, second = Sweep(tmp_path, tree), Sweep(tmp_path, {**tree, "name": "another"})
+    for _ in range(AT_ONCE):
+        first.do("start", 0)
+    told: list[str] = []
+    second.queue.say = told.append
+    taken = set(first.queue.running)
+    second.do("start", 0)
+    assert not taken & set(second.queue.running)
+    assert len(told) == AT_ONCE and all("sweep synthetic (process" in line for line in told)
+    first.stop()  # killed
+    second.drain()
+    assert all(second.store.read(cell).status is Status.FINISHED for cell in taken)
+    second.stop()
 
 
 def test_only_changes_of_the_table_are_made() -> None:

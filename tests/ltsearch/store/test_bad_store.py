@@ -19,6 +19,8 @@ from ltsearch.search import journal
 from ltsearch.search.journal import FileJournal
 from ltsearch.search.optuna_study import SearchStudy
 from ltsearch.store.cells import CellStore
+from ltsearch.store.claims import Claims
+from ltsearch.store.locks import SweepLock
 from ltsearch.store.records import CellRecord, Epoch, Status
 from ltsearch.study.spec import load
 from ltsearch.sweep import main
@@ -154,7 +156,9 @@ def test_a_bad_line_in_the_journal(line: str, said: str, tmp_path: Path, monkeyp
     assert f"{file}{said}" in str(refused.value)
     assert store.read(cell) is not None
 
-    forget(plan, store, tmp_path)  # --fresh: what the journal still tells of is forgotten, and it as well
+    forget(
+        plan, store, tmp_path, Claims(store, SweepLock(store.sweep_folder("x"))), say=print
+    )  # --fresh: what the journal still tells of is forgotten, and it as well
     assert store.read(cell) is None and not file.exists()
     assert outstanding.existing_study(plan, store, tmp_path) is None
     assert SearchStudy(plan, file.parent, CONTENT).ask() is not None

@@ -16,8 +16,19 @@ from mlflow.exceptions import MlflowException
 from ltsearch.plan.cells import make_cell
 from ltsearch.run.jobs import Job, Outcome
 from ltsearch.store.cells import CellStore
-from ltsearch.store.records import TAG_CELL, TAG_PARENT, TAG_ROLE, TAG_STATUS, CellRecord, Epoch, PlanRecord, Status
-from ltsearch.tracking import writer
+from ltsearch.store.records import (
+    RECORD_ARTIFACT,
+    TAG_CELL,
+    TAG_PARENT,
+    TAG_ROLE,
+    TAG_STATUS,
+    CellRecord,
+    Epoch,
+    PlanRecord,
+    Status,
+)
+from ltsearch.tracking import background, writer
+from ltsearch.tracking.background import Background
 from ltsearch.tracking.server import connect
 from ltsearch.tracking.writer import Tracker
 from tests.ltsearch.helpers import study
@@ -117,7 +128,7 @@ def test_what_is_told_again_while_the_server_is_slow_is_written_once(uri: str, t
     job = Job(make_cell(study()["base"], 0, "test"), "ablation", "a row · seed 0", started=500.0)
     tracker, slow = Tracker(uri, "experiment", "s", CellStore(tmp_path), warn=print), threading.Event()
     tracker.open(PLAN)
-    tracker._work.put(slow.wait)
+    tracker._writing.put("a slow server", slow.wait)
     tracker.started(job)
     for number in (1, 2, 3, 4, 5, 3, 4, 5, 6):
         tracker.epoch(job, Epoch(epoch=number, metrics={"train/top1": number / 100}), {})
@@ -151,7 +162,7 @@ def test_writes_that_fail_are_made_again_in_order_and_once(
 @pytest.fixture
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(time=time.time, monotonic=time.monotonic, sleep=lambda seconds: time.sleep(0.01))
-    monkeypatch.setattr(writer, "time", clock)  # stamps of two attempts differ
+    monkeypatch.setattr(background, "time", clock)  # stamps of two attempts differ
 
 
 def points(uri: str, run: Any, name: str) -> list[tuple[int, int]]:
@@ -225,6 +236,36 @@ def test_what_mlflow_refuses_is_left_out_and_the_rest_is_written(
     assert (run.info.status, run.data.tags[TAG_STATUS]) == ("FINISHED", "finished")
     cell = run.data.tags[TAG_CELL]
     assert said == [f"MLflow at {uri} refuses epoch {refused} of cell {cell} (not this one); it is left out"]
+
+
+def test_a_part_that_mlflow_refuses_is_named_and_the_run_ends(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise MlflowException("no data sets here", error_code=1000)  # INVALID_PARAMETER_VALUE
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", refuse)
+    before, told = {r.info.run_id for r in new_runs(uri, set())}, []
+    train(uri, CellStore(tmp_path), 700.0, 0.7, (1, 2), warn=told.append)
+    (run,) = new_runs(uri, before)
+    cell = run.data.tags[TAG_CELL]
+    assert told == [f"MLflow at {uri} refuses the data set of cell {cell} (no data sets here); it is left out"]
+    assert (run.info.status, run.data.tags[TAG_STATUS]) == ("FINISHED", "finished")
+    assert RECORD_ARTIFACT in [file.path for file in connect(uri).list_artifacts(run.info.run_id)]
+
+
+def test_the_end_does_not_wait_for_a_server_that_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "STUCK_SECONDS", 0.3)
+    told: list[str] = []
+    never, wrote = threading.Event(), []
+    writing = Background("http://nowhere", lambda: None, told.append)
+    writing.start()
+    writing.put("something", lambda: wrote.append(1))
+    writing.put("something that hangs", never.wait)
+    writing.end()
+    assert wrote == [1]
+    assert told == ["MLflow at http://nowhere: gave up writing what is left; the same command completes it later"]
+    never.set()
 
 
 @pytest.mark.parametrize("passing", [True, False])

@@ -1,0 +1,110 @@
+"""Which driver trains which cell: two sweeps that share one, of one user or of several, train it once.
+
+A claim lies beside the cell's record and names the sweep's lock, of this very run of the command (``mark``). It counts as
+long as that lock is held, and is taken over when its holder is gone, however it went.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ltsearch.store.cells import CLAIM, CellStore
+from ltsearch.store.locks import DEAD_SECONDS, RemoteLock, SweepLock, held_mark
+from trainables.files import Location, RemotePath
+
+
+class Claims:
+    """Of one driver. Methods raise ``OSError`` if the storage does not answer."""
+
+    def __init__(self, store: CellStore, lock: SweepLock | RemoteLock) -> None:
+        """``lock`` is held as long as the claims are to count."""
+        self.store = store
+        self.mine = {"sweep": lock.sweep, "mark": lock.mark, "pid": os.getpid(), "host": socket.gethostname()}
+        self.held: set[str] = set()
+        self._beats: dict[
+            str, tuple[object, float]
+        ] = {}  # by mark: an object store's lock as it was seen, and since when
+
+    def take(self, cell: str) -> str | None:
+        """Claim a cell; returns who has it already, None if it is ours now.
+
+        In a folder, the kernel sees to it that one of two gets it. Object stores have nothing of that kind that pyarrow
+        reaches: two drivers that claim a cell within the same milliseconds may both train it; the first to finish is believed.
+        """
+        path = self.store.folder(cell) / CLAIM
+        if isinstance(path, RemotePath):
+            if (other := self._other(_read(path))) is not None:
+                return other
+            path.write(json.dumps(self.mine).encode())
+            if (other := self._other(_read(path))) is not None:
+                return other
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "a+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                file.seek(0)
+                if (other := self._other(_parsed(file.read()))) is not None:
+                    return other
+                file.truncate(0)
+                file.write(json.dumps(self.mine))
+        self.held.add(cell)
+        return None
+
+    def other(self, cell: str) -> str | None:
+        """Who else has a cell; None if nobody does."""
+        return self._other(_read(self.store.folder(cell) / CLAIM))
+
+    def release(self, cell: str) -> None:
+        """Let a cell go."""
+        if cell in self.held:
+            self.held.discard(cell)
+            (self.store.folder(cell) / CLAIM).unlink(missing_ok=True)
+
+    def release_all(self) -> None:
+        """The driver ends; what stays because the storage does not answer counts for nothing."""
+        with suppress(OSError):
+            for cell in list(self.held):
+                self.release(cell)
+
+    def _other(self, claim: dict[str, Any] | None) -> str | None:
+        if claim is None or claim["mark"] == self.mine["mark"] or not self._alive(claim):
+            return None
+        return f"sweep {claim['sweep']} (process {claim['pid']} on {claim['host']})"
+
+    def _alive(self, claim: dict[str, Any]) -> bool:
+        folder = self.store.sweep_folder(claim["sweep"])
+        if isinstance(folder, Path):
+            return held_mark(folder) == str(claim["mark"])
+        held = RemoteLock(folder, print).read()
+        if held is None or held["mark"] != claim["mark"] or RemoteLock.dead_here(held):
+            return False
+        # Clocks of two machines differ, so the lock is watched: it is alive if it is renewed.
+        seen, since = self._beats.get(claim["mark"], (None, 0.0))
+        if held["beat"] != seen:
+            self._beats[claim["mark"]] = (held["beat"], time.monotonic())
+            return True
+        return time.monotonic() - since < DEAD_SECONDS
+
+
+def _read(path: Location) -> dict[str, Any] | None:
+    try:
+        return _parsed(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    """A claim; None for what is none, such as one that was being written when its holder was killed."""
+    try:
+        claim = json.loads(text)
+    except ValueError:
+        return None
+    whole = isinstance(claim, dict) and {"sweep", "mark", "pid", "host"} <= claim.keys()
+    return claim if whole and isinstance(claim["sweep"], str) and "/" not in claim["sweep"] else None
