@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,18 @@ def test_every_folder_is_a_package() -> None:
     for name in NEVER:
         for file in (ROOT / name).rglob("*.py"):
             assert (file.parent / "__init__.py").exists(), file.parent
+
+
+@pytest.mark.parametrize(
+    ("library", "only"),
+    [("ray", "ltsearch/cluster/ray_internals.py"), ("optuna", "ltsearch/search/optuna_internals.py")],
+)
+def test_what_a_library_does_not_promise_is_used_in_one_module(library: str, only: str) -> None:
+    private = re.compile(rf"\b{library}(\.\w+)*\.(_\w+|core\.generated)")
+    users = [
+        str(file.relative_to(ROOT))
+        for folder in ("ltsearch", "trainables", "analysis", "tools")
+        for file in sorted((ROOT / folder).rglob("*.py"))
+        if private.search(file.read_text(encoding="utf-8"))
+    ]
+    assert users == [only]

@@ -12,12 +12,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ltsearch.cluster import ray_internals
 from ltsearch.plan.placement import this_machine
 from trainables.errors import UserError
 
@@ -211,14 +211,12 @@ def _nodes(address: str) -> list[dict[str, float]]:
     )
     from ray.exceptions import AuthenticationError, RayError
 
-    raylet: Any = import_module("ray._raylet")
-
     mode = os.environ.get("RAY_AUTH_MODE", "").lower()
-    if mode == "token" and not raylet.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+    if mode == "token" and not ray_internals.has_token():
         raise UserError(refused.replace("refuses this host's token", "asks for a token, and this host has none"))
     try:
         with _silent():
-            nodes = raylet.GcsClient(address=address).get_all_node_info(timeout=ANSWER_SECONDS)
+            return ray_internals.nodes_without_joining(address, ANSWER_SECONDS)
     except AuthenticationError:
         raise UserError(refused) from None
     except RayError as error:
@@ -226,8 +224,6 @@ def _nodes(address: str) -> list[dict[str, float]]:
         raise UserError(
             f"--address {address}: what listens there is no Ray cluster, or of another version ({first})"
         ) from None
-    alive = 0  # of the protocol's node states
-    return [dict(node.resources_total) for node in nodes.values() if node.state == alive]
 
 
 @contextmanager

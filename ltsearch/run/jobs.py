@@ -32,7 +32,7 @@ TRANSITIONS: dict[tuple[State | None, State], str] = {
         State.OVER,
     ): "its cell is settled already, the search stops it on what it knows, or what it requires cannot finish",
     (State.BLOCKED, State.WAITING): "what it waited for is over",
-    (State.RUNNING, State.WAITING): "its process died before it had begun",
+    (State.RUNNING, State.WAITING): "its process died before it had begun, or its node was lost or could not set it up",
     (State.RUNNING, State.OVER): "finished, stopped early, or failed for good",
 }
 
@@ -46,7 +46,8 @@ class Job:
     label: str  # how it is shown: the row's name, or the search trial's number
     trial_number: int | None = None  # of the Optuna trial
     epochs_seen: dict[int, Epoch] = field(default_factory=dict)  # by number; forgotten when it is over
-    retries: int = 0
+    retries: int = 0  # of failures that were its own
+    not_its_fault: int = 0  # failures of nodes
     started: float = 0.0  # seconds since 1970, of its first start if it goes on
     state: State | None = None
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import ray
 
+from ltsearch.cluster import ray_internals
+
 LOOK_SECONDS = 10.0
 LOOK_SECONDS_WATCHING = 3.0
 WATCH_SECONDS = 600.0  # after a failure
@@ -46,35 +48,18 @@ class Orphans:
         with suppress(Exception):  # Ray raises many kinds while nodes come and go; it is tried again at the next look
             for group in orphans():
                 with suppress(Exception):
-                    _remove(group)
+                    ray_internals.remove_placement_group(group)
 
 
 def orphans() -> list[str]:
     """Ids of placement groups whose maker, an actor, is dead, of this job or of one that has ended; detached ones are not."""
-    from ray._private.state import state
-    from ray.core.generated import gcs_pb2
-
-    ended = {job["JobID"] for job in state.job_table() if job["IsDead"]}
+    ended = ray_internals.ended_jobs()
     ours = {ray.get_runtime_context().get_job_id(), *ended}
     found = []
-    for raw in state._connect_and_get_accessor().get_placement_group_table():
-        group = gcs_pb2.PlacementGroupTableData.FromString(raw)
-        removed = group.state == gcs_pb2.PlacementGroupTableData.REMOVED
-        job = group.creator_job_id.hex()
-        if removed or group.is_detached or job not in ours:
+    for group in ray_internals.placement_groups():
+        if group.detached or group.job not in ours:
             continue
-        maker = group.creator_actor_id.hex()
-        if set(maker) <= {"f"}:  # made by the driver itself
-            alive = job not in ended
-        else:
-            alive = state.actor_table(maker).get("State", "DEAD") != "DEAD"
-        if not alive:
-            found.append(group.placement_group_id.hex())
+        by_driver = set(group.maker) <= {"f"}
+        if group.job in ended if by_driver else ray_internals.actor_is_dead(group.maker):
+            found.append(group.id)
     return found
-
-
-def _remove(group: str) -> None:
-    from ray._raylet import PlacementGroupID
-    from ray.util.placement_group import PlacementGroup, remove_placement_group
-
-    remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group))))

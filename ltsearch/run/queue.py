@@ -308,9 +308,9 @@ class Queue:
             and self.study.report(job.trial_number, epoch, last=last)
         )
 
-    def retried(self, job: Job, error: str) -> None:
-        """A failed job goes on from its checkpoint."""
-        job.retries += 1
+    def retried(self, job: Job, error: str, *, charged: bool = True) -> None:
+        """A failed job goes on from its checkpoint; what the infrastructure did is not ``charged``."""
+        job.retries += charged
         for listener in self.listeners:
             listener.retried(job, error)
 
@@ -343,10 +343,10 @@ class Queue:
         """Its record, while Tune still thinks that it goes on: it is not trained any more, and ends at its next step."""
         patiently(lambda: self._settle(job, outcome))
 
-    def again(self, job: Job) -> None:
-        """A job whose process died before it had begun is put back."""
+    def again(self, job: Job, *, charged: bool = True) -> None:
+        """A job whose process died before it had begun, or whose node was at fault, is put back."""
         self.running.pop(job.cell.id, None)
-        job.retries += 1
+        job.retries += charged
         self._wait([job], first=True)
 
     @staticmethod

@@ -16,9 +16,10 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ltsearch.cluster import ray_cluster
+from ltsearch.cluster import ray_cluster, ray_internals
 from ltsearch.run.nodes import Terms
 from ltsearch.run.queue import Queue
 from ltsearch.store.provenance import ROOT, usable_cpus
@@ -56,7 +57,7 @@ def ray_session(address: str | None, *, logs: bool) -> Iterator[None]:
     import ray
 
     if not logs:
-        _silence_raylets()
+        ray_internals.silence_raylets()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     options: dict[str, Any] = {"log_to_driver": logs, "logging_level": logging.INFO if logs else logging.ERROR}
     try:
@@ -90,17 +91,6 @@ def ray_session(address: str | None, *, logs: bool) -> Iterator[None]:
             ray.shutdown()
         finally:
             gc.enable()
-
-
-def _silence_raylets() -> None:
-    """What raylets tell every driver (processes that died, processes that were started) in spite of ``log_to_driver=False``.
-
-    What matters to a sweep is told as a trial's retry or failure.
-    """
-    from ray._private import worker
-
-    if hasattr(worker, "print_to_stdstream"):
-        worker.print_to_stdstream = lambda *_, **__: None
 
 
 def _by_value(functions: Mapping[str, Trainable]) -> dict[str, Trainable]:
@@ -142,12 +132,14 @@ def run(
         for name in ("ray", "ray.tune", "ray.air", "ray.train"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(pending)
+    import ray
     from ray import tune
     from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, TuneError
 
     from ltsearch.run.placement_groups import Orphans
     from ltsearch.run.trial import CellTrial
-    from ltsearch.run.tune_adapters import Feeder, Stopper, TrialCallback, tell_memory_apart
+    from ltsearch.run.tune_adapters import Feeder, Stopper, TrialCallback, died_for_memory
+    from ltsearch.run.unfit import Unfit, placed
     from ltsearch.run.worker_group import Layout
 
     layout = None
@@ -155,8 +147,17 @@ def run(
         spread = resources.placement == "spread"
         layout = Layout(resources.workers, resources.cpus_per_worker, resources.gpus_per_worker, spread)
     orphans = Orphans() if layout is not None else None
-    feeder = Feeder(queue, capacity, orphans, spare=layout is None, max_failures=resources.max_failures)
-    tell_memory_apart()
+    wanted = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+
+    def able() -> list[str]:
+        """Nodes that have room for a worker, whatever they do now."""
+        there = [node for node in ray.nodes() if node["Alive"]]
+        return [n["NodeID"] for n in there if all(n["Resources"].get(kind, 0) >= of for kind, of in wanted.items())]
+
+    unfit = Unfit(able, queue.say)
+    failures = resources.max_failures
+    feeder = Feeder(queue, capacity, orphans, spare=layout is None, max_failures=failures, unfit=unfit)
+    ray_internals.tell_memory_apart(died_for_memory)
     trainable = tune.with_resources(
         tune.with_parameters(
             CellTrial,
@@ -173,7 +174,7 @@ def run(
         ),
         # Tune does not see what a worker group reserves: how many trials run at once is bounded by the queue. The trial's
         # own actor needs next to nothing, but Ray refuses nothing at all: one byte.
-        {"cpu": 0, "memory": 1} if layout else {"cpu": resources.cpus_per_worker, "gpu": resources.gpus_per_worker},
+        partial(placed, wanted={"memory": 1} if layout else wanted),
     )
     with tempfile.TemporaryDirectory(prefix="ltsearch-tune-") as scratch:
         tuner = tune.Tuner(

@@ -17,6 +17,7 @@ from ray import tune
 
 from ltsearch.run.hang import Watchdog
 from ltsearch.run.nodes import Terms
+from ltsearch.run.unfit import blaming_the_node, selector
 from ltsearch.run.worker_group import Layout, WorkerGroup
 from ltsearch.store.cells import WEIGHTS, CellStore
 from ltsearch.store.provenance import hardware
@@ -61,10 +62,11 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
         ``sources`` lie in the object store, shared by all actors of a machine. Raises ``RuntimeError`` if this node does not
         meet the ``terms``.
         """
-        import torch
+        with blaming_the_node():
+            import torch
 
-        if terms is not None:
-            terms.meet()
+            if terms is not None:
+                terms.meet()
 
         # With more threads than CPUs held, trials that run side by side fight for the cores.
         torch.set_num_threads(max(1, int(cpus)))
@@ -84,7 +86,8 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
         self._asked = threading.Lock()  # held while Tune asks for something
         self._idle: threading.Timer | None = None
         self.group: WorkerGroup | None = None
-        self._begin(config)
+        self.run = _failing(RuntimeError("nothing was begun"))
+        self._next(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """The next cell, in the same process and with the same workers."""
@@ -154,7 +157,7 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
         self.recorder = recorder = Recorder(self.store, job["cell"], config, data, job["started"], self.provenance)
         recorder.begin()
         if self.layout is not None and config.synthetic is None and config.custom is None:
-            self.run = self._workers().train(job)  # its workers watch themselves
+            self.run = self._workers(job.get("avoid", "")).train(job)  # its workers watch themselves
             return
         self.watchdog = Watchdog(self.hang_seconds, self.store.folder(job["cell"]))
         options = RunOptions(
@@ -172,8 +175,8 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
             train = training.train if config.synthetic is None else synthetic.train
             self.run = train(config, data, options)
 
-    def _workers(self) -> WorkerGroup:
-        """The worker group: the one there is, unless it has died."""
+    def _workers(self, avoid: str) -> WorkerGroup:
+        """The worker group: the one there is, unless it has died; a new one is not on the nodes to ``avoid``."""
         assert self.layout is not None
         if self.group is None or not self.group.alive:
             if self.group is not None:
@@ -190,6 +193,7 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
                     "provenance": self.provenance,
                     "terms": self.terms,
                 },
+                selector(avoid.split(",") if avoid else ()),
             )
         return self.group
 

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from ray import cloudpickle
-from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from ltsearch.run import hang
+from ltsearch.cluster import ray_internals
+from ltsearch.run import hang, unfit
 from ltsearch.run.jobs import Job, Outcome
 from ltsearch.run.placement_groups import Orphans
 from ltsearch.run.queue import Queue
+from ltsearch.run.unfit import Unfit
 from ltsearch.store.records import Epoch, Status
 from ltsearch.store.retries import StorageError, patiently
+from trainables.errors import UserError
 
 OUT_OF_MEMORY = "OutOfMemoryError"
+MOST_OF_NODES = 100  # failures of nodes that a trial bears: one that kills its node would never end
 _METRICS, _PER_CLASS = "metrics/", "per_class/"
 
 
@@ -30,19 +31,9 @@ class KilledForMemory(RayActorError):  # type: ignore[misc]
     """Ray ended an actor because its node ran out of memory."""
 
 
-def tell_memory_apart() -> None:
-    """Let Tune take a process that Ray's memory monitor ended for one that died: it knows no such error, and would stop."""
-    failed = RayActorManager._actor_task_failed
-    if getattr(failed, "ltsearch", False):
-        return
-
-    def actor_task_failed(manager: Any, tracked_actor_task: Any, exception: Exception) -> None:
-        if isinstance(exception, OutOfMemoryError):
-            exception = KilledForMemory(error_msg=str(exception))
-        failed(manager, tracked_actor_task, exception)
-
-    actor_task_failed.ltsearch = True  # type: ignore[attr-defined]
-    RayActorManager._actor_task_failed = actor_task_failed
+def died_for_memory(error: Exception) -> KilledForMemory:
+    """What Ray's memory monitor says, as an error that Tune knows."""
+    return KilledForMemory(error_msg=str(error))
 
 
 class _NotSaved:
@@ -63,24 +54,26 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
         *,
         spare: bool = True,
         max_failures: int = 0,
+        unfit: Unfit | None = None,
     ) -> None:
         """``capacity()`` trials run at once: nodes come and go. ``orphans``: for trials of several workers.
 
         ``spare``: keep one more at hand. Not for trials of which Tune does not see the resources: it would start that one.
-        ``max_failures``: how often a job is tried again.
+        ``max_failures``: how often a job is tried again. ``unfit``: the nodes that are left alone; none: there is one.
         """
         super().__init__(metric=None, mode=None)
         self.queue, self.capacity, self.orphans, self.spare = queue, capacity, orphans, spare
         self.max_failures = max_failures
+        self.unfit = unfit or Unfit(lambda: (), queue.say)
         self.jobs: dict[str, Job] = {}
-        self.broken: StorageError | None = None  # why no more trials are handed out
+        self.broken: StorageError | UserError | None = None  # why no more trials are handed out
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
         """Tune swallows errors of its callbacks, or wraps them: this remembers the one that ends the sweep."""
         try:
             yield
-        except StorageError as error:
+        except (StorageError, UserError) as error:
             self.broken = error
             raise
 
@@ -93,6 +86,8 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
         capacity = self.capacity()
         if len(self.queue.running) >= capacity + (self.spare and capacity > 1):
             return None
+        if self.unfit.everywhere():  # what runs goes on
+            return None
         with self.keeping():
             job = self.queue.next()
         if job is None:
@@ -104,6 +99,7 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
             "keep_final": job.cell.keep_final,
             "started": job.started,
             "requires": [cell.id for cell in job.cell.requires],
+            "avoid": ",".join(self.unfit.now()),
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -183,22 +179,38 @@ class TrialCallback(_NotSaved, Callback):  # type: ignore[misc]
             with self.feeder.keeping():
                 self.feeder.queue.settle_early(job, Outcome(Status.OUT_OF_MEMORY, why))
             return
-        self.feeder.queue.retried(job, why)
+        charged, why = self._charged(job, why)
+        trial.config["avoid"] = ",".join(self.feeder.unfit.now())
+        self.feeder.queue.retried(job, why, charged=charged)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Failed for good, after the retries."""
         self._watch()
         job, why = self._what_happened(trial)
         status = Status.OUT_OF_MEMORY if why.startswith(OUT_OF_MEMORY) else Status.FAILED
+        charged, why = self._charged(job, why)
         with self.feeder.keeping():
-            if status is Status.FAILED and job.retries < self.feeder.max_failures:
-                self.feeder.queue.again(job)  # Tune does not retry a trial whose process dies before it has begun
+            # Tune does not retry a trial whose process dies before it has begun, and counts nodes that were lost.
+            if status is Status.FAILED and (not charged or job.retries < self.feeder.max_failures):
+                self.feeder.queue.again(job, charged=charged)
             else:
                 self.feeder.queue.end(job, Outcome(status, why))
 
     def _what_happened(self, trial: Trial) -> tuple[Job, str]:
         job = self.feeder.jobs[trial.trial_id]
         return job, hang.told(self.feeder.queue.store.folder(job.cell.id)) or reason(trial)
+
+    def _charged(self, job: Job, why: str) -> tuple[bool, str]:
+        """Does a failure count? Not what the infrastructure did, within reason. And the failure as it is told."""
+        node, why = unfit.blamed(why)
+        if node is not None:
+            others = [one for one in self.feeder.queue.running.values() if one is not job and one.epochs_seen]
+            with self.feeder.keeping():
+                self.feeder.unfit.failed(node, why, at_work=bool(others))
+        if node is None and not unfit.lost(why):
+            return True, why
+        job.not_its_fault += 1
+        return job.not_its_fault > MOST_OF_NODES, why
 
     def _watch(self) -> None:
         if self.feeder.orphans is not None:
@@ -207,15 +219,12 @@ class TrialCallback(_NotSaved, Callback):  # type: ignore[misc]
 
 def reason(trial: Trial) -> str:
     """What was raised, in one line, or that the process died."""
-    # Tune's `get_error` reads the trial's storage, where the file only comes later; it lies in the local folder.
-    path = trial.pickled_error_file
-    try:
-        error = cloudpickle.loads(Path(path).read_bytes()) if path else None
-    except (OSError, EOFError, ValueError, AttributeError, ImportError):
-        error = None
+    error = ray_internals.error_of(trial)
     if isinstance(error, KilledForMemory | OutOfMemoryError):
         return f"{OUT_OF_MEMORY}: the node ran out of memory, and Ray ended the trial's process"
     if isinstance(error, RayActorError):
+        if unfit.lost(str(error)):
+            return unfit.LOST
         said = [line for line in str(error).splitlines() if line.startswith("RuntimeError: ")]  # when it was made
         return said[-1][:500] if said else "the trial's process died"
     cause = getattr(error, "cause", None) or error

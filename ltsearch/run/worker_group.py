@@ -20,6 +20,7 @@ import ray
 
 from ltsearch.run.hang import Watchdog
 from ltsearch.run.placement_groups import here
+from ltsearch.run.unfit import LOST, blaming_the_node, lost
 
 if TYPE_CHECKING:
     from trainables.training import Report
@@ -106,8 +107,8 @@ class Mailbox:
 class WorkerGroup:
     """The actor's side."""
 
-    def __init__(self, layout: Layout, setup: Mapping[str, Any]) -> None:
-        """Start the group; ``setup`` is what every worker needs once (see ``work``)."""
+    def __init__(self, layout: Layout, setup: Mapping[str, Any], where: Mapping[str, str] | None = None) -> None:
+        """Start the group; ``setup`` is what every worker needs once (see ``work``), ``where`` labels of its nodes."""
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
@@ -123,6 +124,7 @@ class WorkerGroup:
                 use_gpu=layout.gpus > 0,
                 resources_per_worker=layout.bundle(),
                 placement_strategy="SPREAD" if layout.spread else "PACK",
+                label_selector=dict(where) if where else None,
             ),
             run_config=RunConfig(
                 name="group", storage_path=self._scratch.name, failure_config=FailureConfig(max_failures=0)
@@ -190,6 +192,8 @@ def reason(error: BaseException | None) -> str:
     """What a worker raised, in one line."""
     failures = list((getattr(error, "worker_failures", None) or {}).values()) or [error]
     texts = [str(getattr(failure, "cause", None) or failure) for failure in failures]
+    if any(lost(text) for text in texts):
+        return LOST
     # One worker that runs out of memory makes the others lose their connections: it is the one to tell of.
     lines = [line.strip() for text in texts for line in reversed(text.splitlines()) if line.strip()]
     memory = [line for line in lines if "out of memory" in line.lower() or "DefaultCPUAllocator" in line]
@@ -202,11 +206,12 @@ def work(setup: dict[str, Any]) -> None:
     ``setup``: mailbox, sources (by key, or a reference to them), storage, cpus, gpus, checkpoint_seconds, provenance, terms (of
     ``ltsearch.run.nodes``).
     """
-    import torch
-    import torch.distributed as dist
+    with blaming_the_node():
+        import torch
+        import torch.distributed as dist
 
-    if setup.get("terms") is not None:
-        setup["terms"].meet()
+        if setup.get("terms") is not None:
+            setup["terms"].meet()
     # Deterministic matrix products on GPUs need this before the first of them.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     context = ray.train.get_context()

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
-from optuna.storages.journal._file import LOCK_FILE_SUFFIX, BaseJournalFileLock, get_lock_file
 
+from ltsearch.search.optuna_internals import LOCK_FILE_SUFFIX, BaseJournalFileLock, get_lock_file
 from ltsearch.store.permissions import DENIED, denied
 from ltsearch.store.retries import patiently
 from trainables.errors import UserError

@@ -22,6 +22,7 @@ from ltsearch.plan.cells import Cell, Plan
 from ltsearch.plan.placement import check_workers
 from ltsearch.plan.searched import confirm_cells, first_choices, search_cell
 from ltsearch.search.journal import damaged, journal, where
+from ltsearch.search.optuna_internals import live
 from ltsearch.search.record import CELL, EPOCHS, SECONDS, search_record
 from ltsearch.search.samplers import feasible, make_pruner, make_sampler, rung_epochs
 from ltsearch.store.ids import identity
@@ -253,7 +254,7 @@ class SearchStudy:
         told = epoch.epoch in frozen.intermediate_values
         if value is None or (told and epoch.epoch != frozen.last_step):
             return False
-        trial = Trial(self.study, frozen._trial_id)
+        trial = live(self.study, frozen)
         if not told:
             trial.report(value, epoch.epoch)
         if last or epoch.epoch < self.search.early_stopping.grace_epochs:
@@ -287,14 +288,14 @@ class SearchStudy:
         )  # Hyperband's brackets go by the name
         twin = optuna.create_study(study_name=name, directions=self.study.directions, pruner=pruner)
         twin.add_trials([judged if t.number == frozen.number else t for t in self._trials()])
-        return Trial(twin, twin.trials[frozen.number]._trial_id).should_prune()
+        return live(twin, twin.trials[frozen.number]).should_prune()
 
     def tell(self, number: int, status: Status, record: CellRecord | None) -> None:
         """How a trial ended. Stopped early and diverged are PRUNED, other failures FAIL."""
         frozen = self._frozen(number)
         if frozen.state.is_finished():
             return
-        trial = Trial(self.study, frozen._trial_id)
+        trial = live(self.study, frozen)
         history = record.history if record is not None else []
         trial.set_user_attr(SECONDS, sum(e.metrics.get("seconds", 0.0) for e in history))
         trial.set_user_attr(EPOCHS, history[-1].epoch if history else 0)

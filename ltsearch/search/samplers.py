@@ -8,6 +8,7 @@ from collections.abc import Callable
 import optuna
 from optuna.trial import FrozenTrial
 
+from ltsearch.search import optuna_internals
 from ltsearch.study.search import Search
 
 
@@ -57,5 +58,5 @@ def rung_epochs(search: Search, study: optuna.Study, trial: FrozenTrial) -> Call
     stopping = search.early_stopping
     assert stopping is not None
     pruner = study.pruner
-    bracket = pruner._get_bracket_id(study, trial) if isinstance(pruner, optuna.pruners.HyperbandPruner) else 0
+    bracket = optuna_internals.bracket(pruner, study, trial)
     return lambda rung: stopping.grace_epochs * stopping.reduction_factor ** (bracket + rung)

@@ -126,6 +126,52 @@ def test_nodes_come_and_go(cluster: Any, tmp_path: Path) -> None:
     assert all([e.epoch for e in record.history] == list(range(1, 10)) for record in found.values())
 
 
+def broken(folder: Path) -> dict[str, str]:
+    """The environment of a node on which torch cannot be imported, as where a driver's library is missing."""
+    folder.mkdir()
+    hook = (
+        "import sys\n"
+        "class Broken:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'torch':\n"
+        "            raise ImportError('libcudart.so.13: cannot open shared object file')\n"
+        "sys.meta_path.insert(0, Broken())\n"
+    )
+    (folder / "sitecustomize.py").write_text(hook)
+    return {"PYTHONPATH": str(folder)}
+
+
+def test_a_node_that_cannot_set_up_a_trial_is_left_alone(cluster: Any, tmp_path: Path) -> None:
+    """It costs no trial a retry, and is named once; what it was to do is done by the other."""
+    cluster.add_node(num_cpus=4, object_store_memory=100 * 2**20, env_vars=broken(tmp_path / "hook"))
+    tree = ablation(resources={"max_failures": 0})
+    ran = sweep(tmp_path, str(write(tmp_path, tree)), "--address", cluster.address)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    told = [line for line in ran.stdout.splitlines() if "left alone for a growing while" in line]
+    assert len(told) == 1 and "libcudart.so.13: cannot open shared object file" in told[0], ran.stdout
+    assert all(record.status == "finished" for record in local(tmp_path).values())
+
+
+def test_with_no_node_that_can_set_up_a_trial_the_sweep_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On one machine: the driver itself needs no torch before its first trial."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    from ray.cluster_utils import Cluster
+
+    Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray").mkdir(parents=True, exist_ok=True)
+    head = {"num_cpus": 0, "object_store_memory": 100 * 2**20, "include_dashboard": False}
+    made = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        made.add_node(num_cpus=2, object_store_memory=100 * 2**20, env_vars=broken(tmp_path / "hook"))
+        ran = sweep(tmp_path, str(write(tmp_path, ablation())), "--address", made.address)
+    finally:
+        made.shutdown()
+    assert ran.returncode == 2 and "Traceback" not in ran.stderr, ran.stdout + ran.stderr
+    said = ran.stderr.splitlines()[-1]
+    assert "no node is left on which a trial can be set up: " in said and "libcudart.so.13" in said
+
+
 def training(folder: Path, sweep: str) -> bool:
     """Is a trial past its first epoch?"""
     now = read_status(CellStore(folder / "store").sweep_folder(sweep))

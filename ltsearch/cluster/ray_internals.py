@@ -1,0 +1,106 @@
+"""All that is used of Ray and that Ray does not promise: what for, and why nothing public does it.
+
+``pyproject.toml`` bounds Ray's version to those that were tried; ``tests/ltsearch/cluster/test_ray_internals.py`` says which
+piece an upgrade has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class PlacementGroup(NamedTuple):
+    """One that is not removed."""
+
+    id: str
+    job: str
+    maker: str  # the actor that made it; only f for the driver itself
+    detached: bool
+
+
+def silence_raylets() -> None:
+    """What raylets tell every driver (processes that died or were started) in spite of ``log_to_driver=False``.
+
+    What matters to a sweep is told as a trial's retry or failure.
+    """
+    worker: Any = import_module("ray._private.worker")
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = lambda *_, **__: None
+
+
+def tell_memory_apart(died: Callable[[Exception], Exception]) -> None:
+    """Let Tune take a process that Ray's memory monitor ended for one that died: it knows no such error, and would stop."""
+    from ray.exceptions import OutOfMemoryError
+
+    manager = import_module("ray.air.execution._internal.actor_manager").RayActorManager
+    failed = manager._actor_task_failed
+    if getattr(failed, "ltsearch", False):
+        return
+
+    def actor_task_failed(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        failed(self, tracked_actor_task, died(exception) if isinstance(exception, OutOfMemoryError) else exception)
+
+    actor_task_failed.ltsearch = True  # type: ignore[attr-defined]
+    manager._actor_task_failed = actor_task_failed
+
+
+def error_of(trial: Any) -> BaseException | None:
+    """What a Tune trial raised. Its ``get_error`` reads the trial's storage, where the file only comes later."""
+    from ray import cloudpickle
+
+    path = trial.pickled_error_file
+    try:
+        error: BaseException | None = cloudpickle.loads(Path(path).read_bytes()) if path else None
+    except (OSError, EOFError, ValueError, AttributeError, ImportError):
+        return None
+    return error
+
+
+def placement_groups() -> list[PlacementGroup]:
+    """Of all jobs. The public table (``placement_group_table``) does not say who made them."""
+    pb2 = import_module("ray.core.generated.gcs_pb2")
+    found = []
+    for raw in _state()._connect_and_get_accessor().get_placement_group_table():
+        group = pb2.PlacementGroupTableData.FromString(raw)
+        if group.state != pb2.PlacementGroupTableData.REMOVED:
+            ids = group.placement_group_id.hex(), group.creator_job_id.hex(), group.creator_actor_id.hex()
+            found.append(PlacementGroup(*ids, group.is_detached))
+    return found
+
+
+def ended_jobs() -> set[str]:
+    """Ids. The public list asks the dashboard, which may not be there."""
+    return {job["JobID"] for job in _state().job_table() if job["IsDead"]}
+
+
+def actor_is_dead(actor: str) -> bool:
+    """By its id. The public list asks the dashboard, which may not be there."""
+    return bool(_state().actor_table(actor).get("State", "DEAD") == "DEAD")
+
+
+def remove_placement_group(group: str) -> None:
+    """By its id: the public function wants the object that its maker has."""
+    from ray.util.placement_group import PlacementGroup as Handle
+    from ray.util.placement_group import remove_placement_group
+
+    remove_placement_group(Handle(import_module("ray._raylet").PlacementGroupID(bytes.fromhex(group))))
+
+
+def _state() -> Any:
+    return import_module("ray._private.state").state
+
+
+def has_token() -> bool:
+    """Does this host have a token for a cluster that asks for one?"""
+    loader = import_module("ray._raylet").AuthenticationTokenLoader
+    return bool(loader.instance().has_token(ignore_auth_mode=True))
+
+
+def nodes_without_joining(address: str, seconds: float) -> list[dict[str, float]]:
+    """What the living nodes of a cluster have, without starting a process there as ``ray.init`` does."""
+    nodes = import_module("ray._raylet").GcsClient(address=address).get_all_node_info(timeout=seconds)
+    alive = 0  # of the protocol's node states
+    return [dict(node.resources_total) for node in nodes.values() if node.state == alive]

@@ -1,0 +1,97 @@
+"""Nodes on which a trial cannot be set up (a library that is missing, a storage that is not mounted): left alone for a while.
+
+What such a node did is not the trial's failure: it is tried elsewhere, and not counted. The while grows with every time.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from socket import gethostname
+
+from trainables.errors import UserError
+
+FIRST_SECONDS, MOST_SECONDS = 60.0, 3600.0
+NODE_LABEL = "ray.io/node-id"  # Ray gives it to every node
+_MARK = re.compile(r" \[node ([0-9a-f]+)\]")
+LOST = "its node was lost"
+_LOST = re.compile(r"node has died|node was (terminated|drained|preempted)|" + LOST)
+
+
+@contextmanager
+def blaming_the_node() -> Iterator[None]:
+    """What fails in here is the node's fault; raises ``RuntimeError`` that says so, and which node it is."""
+    try:
+        yield
+    except Exception as error:
+        import ray
+
+        first = next(iter(str(error).strip().splitlines()), "")
+        why = first if isinstance(error, RuntimeError) else f"{type(error).__name__}: {first}"
+        name, node = gethostname(), ray.get_runtime_context().get_node_id()
+        where = "" if name in why else f"node {name}: "
+        raise RuntimeError(f"{where}{why[:400]} [node {node}]") from None
+
+
+def blamed(why: str) -> tuple[str | None, str]:
+    """Of a trial's failure: the node whose fault it was, if it was one's; and the failure without the mark."""
+    found = _MARK.search(why)
+    return (found[1] if found else None), _MARK.sub("", why)
+
+
+def lost(why: str) -> bool:
+    """Was it a node that went, whatever ran on it?"""
+    return bool(_LOST.search(why))
+
+
+def selector(avoid: Collection[str]) -> dict[str, str]:
+    """For Ray: any node but these."""
+    return {NODE_LABEL: f"!in({','.join(sorted(avoid))})"} if avoid else {}
+
+
+class Unfit:
+    """Which nodes are left alone now."""
+
+    def __init__(self, alive: Callable[[], Collection[str]], say: Callable[[str], None]) -> None:
+        """``alive``: ids of the nodes that there are, and that have room for a trial."""
+        self.alive, self.say = alive, say
+        self._until: dict[str, float] = {}
+        self._times: dict[str, int] = {}
+        self._why: dict[str, str] = {}
+
+    def failed(self, node: str, why: str, *, at_work: bool) -> None:
+        """A trial could not be set up there.
+
+        Raises ``UserError`` if no node is left that could: none but those that failed, and no trial ``at_work``.
+        """
+        times = self._times[node] = self._times.get(node, 0) + 1
+        self._until[node] = time.monotonic() + min(FIRST_SECONDS * 2 ** (times - 1), MOST_SECONDS)
+        self._why[node] = why
+        if times == 1:
+            self.say(f"{why}; the node is left alone for a growing while, and what it was to do is done elsewhere")
+        if not at_work and set(self.alive()) <= set(self.now()):
+            told = "; ".join(dict.fromkeys(self._why.values()))
+            raise UserError(
+                f"no node is left on which a trial can be set up: {told}; mend that, and the same command goes on"
+            )
+
+    def now(self) -> tuple[str, ...]:
+        """Ids of the nodes to avoid."""
+        now = time.monotonic()
+        return tuple(sorted(node for node, until in self._until.items() if until > now))
+
+    def everywhere(self) -> bool:
+        """Is there no other node at the moment?"""
+        avoid = self.now()
+        return bool(avoid) and set(self.alive()) <= set(avoid)
+
+
+def placed(config: Mapping[str, object], wanted: Mapping[str, float]) -> object:
+    """What Tune asks Ray for: ``wanted``, not on the nodes that ``config`` (a trial's) names as ``avoid``."""
+    from ray.tune import PlacementGroupFactory
+
+    avoid = str(config.get("avoid", ""))
+    where = {"bundle_label_selector": [selector(avoid.split(","))]} if avoid else {}
+    return PlacementGroupFactory([dict(wanted)], **where)

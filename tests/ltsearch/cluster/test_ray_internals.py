@@ -1,0 +1,56 @@
+"""Whether Ray still is as ``ray_internals`` takes it to be; what these say is what an upgrade has changed.
+
+What the functions do is seen by the tests of faults and of clusters; here stands that the names are there.
+"""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "what_for"),
+    [
+        ("ray._private.worker", "print_to_stdstream", "silence_raylets: raylets' messages would fill the terminal"),
+        ("ray.air.execution._internal.actor_manager", "RayActorManager._actor_task_failed", "tell_memory_apart"),
+        ("ray._private.state", "state.job_table", "ended_jobs: orphaned placement groups would stay"),
+        ("ray._private.state", "state.actor_table", "actor_is_dead: orphaned placement groups would stay"),
+        ("ray._private.state", "state._connect_and_get_accessor", "placement_groups: orphaned ones would stay"),
+        ("ray.core.generated.gcs_pb2", "PlacementGroupTableData.FromString", "placement_groups"),
+        ("ray.core.generated.gcs_pb2", "PlacementGroupTableData.REMOVED", "placement_groups"),
+        ("ray._raylet", "PlacementGroupID", "remove_placement_group"),
+        ("ray._raylet", "InnerGcsClient.get_all_node_info", "nodes_without_joining: --plan on a cluster"),
+        ("ray._raylet", "AuthenticationTokenLoader.instance", "has_token: the message about a missing token"),
+        ("ray.tune.experiment", "Trial.pickled_error_file", "error_of: why a trial failed"),
+    ],
+)
+def test_the_pieces_are_there(module: str, name: str, what_for: str) -> None:
+    found: object = import_module(module)
+    for part in name.split("."):
+        assert hasattr(found, part), f"this Ray has no {module}.{name} any more; it is needed for {what_for}"
+        found = getattr(found, part)
+
+
+def test_tunes_handler_of_failed_tasks_takes_what_it_took() -> None:
+    from ray.air.execution._internal.actor_manager import RayActorManager
+
+    assert list(inspect.signature(RayActorManager._actor_task_failed).parameters) == [
+        "self",
+        "tracked_actor_task",
+        "exception",
+    ], "tell_memory_apart wraps it by these names"
+
+
+def test_tunes_requests_pass_labels_on() -> None:
+    """``unfit.placed``: a trial stays away from nodes on which set-up fails."""
+    from ray.util.placement_group import placement_group
+
+    from ltsearch.run.unfit import placed
+
+    request = placed({"avoid": "a1,b2"}, {"CPU": 1.0, "GPU": 0.0})
+    assert request._bound.kwargs == {"bundle_label_selector": [{"ray.io/node-id": "!in(a1,b2)"}]}  # type: ignore[attr-defined]
+    assert "bundle_label_selector" in inspect.signature(placement_group).parameters
+    assert placed({}, {"CPU": 1.0}) == placed({"avoid": ""}, {"CPU": 1.0})
