@@ -26,7 +26,7 @@ from trainables.config import TrialConfig
 from trainables.data.longtail import TrialData
 from trainables.errors import UserError
 from trainables.files import OWN, Location
-from trainables.training import Report, RunOptions
+from trainables.reports import Report, RunOptions
 
 Trainable = Callable[[Mapping[str, Any], int, Location | None], Iterable[Mapping[str, float]]]
 LOSS = "train/loss"

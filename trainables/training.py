@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,36 +22,10 @@ from trainables.cost import count
 from trainables.data.longtail import TrialData
 from trainables.distributed import Backend
 from trainables.evaluation import evaluate, images_of, write_final
-from trainables.files import Location
 from trainables.methods.base import AnyMethod, Batch
 from trainables.models.network import Network
-from trainables.parallel import Parallel
 from trainables.precision import dtype_of, warn_if_emulated
-
-
-@dataclass(frozen=True)
-class Report:
-    """What one epoch gave. ``metrics`` are scalars by name, ``train/…`` and ``val/…`` or ``test/…``."""
-
-    epoch: int  # finished epochs, from 1
-    metrics: dict[str, float]
-    per_class: dict[str, list[float | None]] = field(default_factory=dict)
-    done: bool = False
-    diverged: bool = False
-    notice: str = ""  # what whoever watches should be told
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Where and how often things are written, and on what it runs: nothing that changes a number."""
-
-    device: torch.device = torch.device("cpu")
-    folder: Location | None = None  # checkpoint, weights and final.npz; None: nothing is kept
-    checkpoint_seconds: float = 30.0
-    keep_final: bool = False  # write weights.pt and final.npz at the end
-    before_checkpoint: Callable[[], None] | None = None  # for what must be on disk before the checkpoint is
-    parallel: Parallel = Parallel()  # this process among the workers of the trial
-    required: tuple[Location, ...] = ()  # weights.pt of what `method.requires` names, in its order
+from trainables.reports import Report, RunOptions
 
 
 def train(config: TrialConfig, data: TrialData, run: RunOptions) -> Generator[Report]:

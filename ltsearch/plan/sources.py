@@ -123,10 +123,11 @@ def read(
     """
     from trainables.data import read_source
     from trainables.data.longtail import check_batches, split
-    from trainables.models import pretrained
 
     configs = list(configs)
     for backbone in {config.model.backbone for config in configs if config.model.pretrained}:
+        from trainables.models import pretrained  # torch and torchvision, which a driver needs for nothing else
+
         pretrained.fetch(backbone)  # here, once, and not in the first trial
 
     sources: dict[SourceKey, Source] = dict(known or {})

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ltsearch.plan.sources import SourceKey
     from trainables import custom
     from trainables.data.source import Source
-    from trainables.training import Report
+    from trainables.reports import Report
 
 
 # An actor that nobody asks for anything gives its workers' CPUs and GPUs back: Tune keeps one at hand for a next trial, which
@@ -140,10 +141,9 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
             self.group.close()
 
     def _begin(self, job: dict[str, Any]) -> None:
-        from trainables import custom, synthetic, training
         from trainables.data import source_key
         from trainables.data.longtail import split
-        from trainables.training import RunOptions
+        from trainables.reports import RunOptions
 
         config = TrialConfig.model_validate_json(job["trial"])
         data = split(config.data, self.sources[source_key(config.data)])
@@ -170,10 +170,13 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
         )
         self.own = config.custom is not None
         if config.custom is not None:
+            from trainables import custom
+
             self.run = custom.train(config, data, options, self.functions.get(config.custom.function))
         else:
-            train = training.train if config.synthetic is None else synthetic.train
-            self.run = train(config, data, options)
+            # Each imports what it needs: seconds of libraries that the others have no use for.
+            module = "trainables.training" if config.synthetic is None else "trainables.synthetic"
+            self.run = import_module(module).train(config, data, options)
 
     def _workers(self, avoid: str) -> WorkerGroup:
         """The worker group: the one there is, unless it has died; a new one is not on the nodes to ``avoid``."""

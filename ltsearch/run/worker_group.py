@@ -23,7 +23,7 @@ from ltsearch.run.placement_groups import here
 from ltsearch.run.unfit import LOST, blaming_the_node, lost
 
 if TYPE_CHECKING:
-    from trainables.training import Report
+    from trainables.reports import Report
 
 POLL_SECONDS = 0.01
 START_SECONDS = 1200.0  # a group that has not begun by then never will: a cloud takes minutes to start a node
@@ -271,7 +271,8 @@ def _reports(
     from trainables.data import source_key
     from trainables.data.longtail import split
     from trainables.parallel import Parallel
-    from trainables.training import RunOptions, train
+    from trainables.reports import RunOptions
+    from trainables.training import train
 
     config = TrialConfig.model_validate_json(job["trial"])
     data = split(config.data, sources[source_key(config.data)])

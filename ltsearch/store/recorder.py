@@ -25,7 +25,7 @@ from trainables.config import TrialConfig
 
 if TYPE_CHECKING:
     from trainables.data.longtail import TrialData
-    from trainables.training import Report
+    from trainables.reports import Report
 
 
 class Recorder:

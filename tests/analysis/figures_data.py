@@ -26,6 +26,7 @@ from ltsearch.store import records
 from ltsearch.store.cells import CellStore
 from ltsearch.store.ids import cell_id
 from ltsearch.store.records import CellRecord, Epoch, PlannedCell, PlannedRow, PlanRecord, Status
+from tests.ltsearch.helpers import empty_mlflow
 from trainables.config import TrialConfig
 from trainables.files import write_text
 
@@ -77,6 +78,7 @@ def fill(
 
     ``settings``: keys of ``data`` by setting. ``asked``: what the plan wants of the report, as fields of ``PlanRecord``.
     """
+    (folder / "mlflow.db").write_bytes(empty_mlflow())
     client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.create_experiment("study", artifact_location=(folder / "artifacts").as_uri())
     cell_store = CellStore(folder / "store")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +67,20 @@ def write(folder: Path, tree: dict[str, Any], name: str = "study.yaml") -> Path:
     return path
 
 
+@cache
+def empty_mlflow() -> bytes:
+    """A SQLite store of MLflow with nothing in it. To make one takes seconds, for every sweep of the tests."""
+    from mlflow import MlflowClient
+
+    with tempfile.TemporaryDirectory() as folder:
+        MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
+        return Path(folder, "mlflow.db").read_bytes()
+
+
 def environment(folder: Path) -> dict[str, str]:
     """For commands that are run in a folder of their own."""
+    if not (folder / "mlflow.db").exists():
+        (folder / "mlflow.db").write_bytes(empty_mlflow())
     return {
         **os.environ,
         "PYTHONPATH": str(ROOT),

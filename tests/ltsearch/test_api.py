@@ -24,7 +24,7 @@ from trainables.config import TrialConfig
 from trainables.data import read_source
 from trainables.data.longtail import split
 from trainables.errors import UserError
-from trainables.training import RunOptions
+from trainables.reports import RunOptions
 
 
 def valley(parameters: Mapping[str, Any], seed: int, folder: Any) -> Iterator[dict[str, float]]:

@@ -14,7 +14,8 @@ from trainables.data.source import Source
 from trainables.methods import METHODS, method_class, options_class
 from trainables.methods.base import Batch, Method
 from trainables.overrides import merge, nest
-from trainables.training import Report, RunOptions, train
+from trainables.reports import Report, RunOptions
+from trainables.training import train
 
 
 def make_method(z: Tensor, counts: list[int], *, precision: str = "fp64", name: str = "ncl_pp", **options: Any) -> Any:

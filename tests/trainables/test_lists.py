@@ -17,7 +17,8 @@ from trainables.data.longtail import TrialData, split
 from trainables.data.mapped import MappedImages, Rows
 from trainables.data.source import Part
 from trainables.errors import DataError
-from trainables.training import RunOptions, train
+from trainables.reports import RunOptions
+from trainables.training import train
 
 COUNTS = (20, 8, 3)  # images a class
 

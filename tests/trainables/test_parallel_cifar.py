@@ -20,7 +20,8 @@ from trainables.config import TrialConfig
 from trainables.data import read_source
 from trainables.data.longtail import split
 from trainables.parallel import Parallel
-from trainables.training import RunOptions, _Trial
+from trainables.reports import RunOptions
+from trainables.training import _Trial
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

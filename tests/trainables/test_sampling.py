@@ -13,7 +13,8 @@ from trainables import sampling
 from trainables.config import SamplingConfig, TrialConfig
 from trainables.data.longtail import check_batches, split
 from trainables.errors import DataError
-from trainables.training import RunOptions, _Trial
+from trainables.reports import RunOptions
+from trainables.training import _Trial
 
 COUNTS = [400, 150, 40, 10]
 LABELS = torch.repeat_interleave(torch.arange(4), torch.tensor(COUNTS))

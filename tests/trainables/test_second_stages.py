@@ -18,7 +18,8 @@ from trainables.errors import UserError
 from trainables.methods.base import Images
 from trainables.methods.cam_sampling.method import activation_map, composed
 from trainables.models.network import build
-from trainables.training import RunOptions, train
+from trainables.reports import RunOptions
+from trainables.training import train
 
 
 def finished(name: str, digits: Any, folder: Path, *over: dict[str, Any]) -> tuple[TrialConfig, trained.Trained]:

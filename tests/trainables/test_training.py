@@ -13,7 +13,8 @@ import torch
 from trainables import optim
 from trainables.config import OptimizerConfig, ScheduleConfig, TrialConfig
 from trainables.data.longtail import split
-from trainables.training import Report, RunOptions, _Trial, train
+from trainables.reports import Report, RunOptions
+from trainables.training import _Trial, train
 
 
 def config(**over: Any) -> TrialConfig:

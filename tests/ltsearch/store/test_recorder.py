@@ -15,7 +15,7 @@ from ltsearch.store.recorder import Recorder, best_epoch_on_test
 from ltsearch.store.records import Epoch, Status
 from tests.ltsearch.helpers import study
 from trainables.data.longtail import split
-from trainables.training import Report
+from trainables.reports import Report
 
 
 def test_the_best_epoch_is_told_where_several_were_evaluated() -> None:
