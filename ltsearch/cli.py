@@ -19,11 +19,12 @@ from ltsearch.show import status
 from ltsearch.show.cell import describe
 from ltsearch.store.cells import STORAGE_VARIABLE, CellStore, storage_root
 from ltsearch.store.locks import holder
+from ltsearch.study.messages import suggest
 from ltsearch.study.options import Choice
 from trainables.errors import UserError
 from trainables.files import Location
 
-STOP_SECONDS = 660.0  # until a sweep that was told to stop must have ended
+STOP_SECONDS = 240.0  # until a sweep that was told to stop must have ended
 
 # What is passed on as it stands: the words after the verb.
 PASSED_ON: dict[str, tuple[str, Callable[[list[str]], int]]] = {
@@ -70,6 +71,16 @@ def parser() -> argparse.ArgumentParser:
         if verb in ("status", "stop"):
             one.add_argument("--local", action="store_true", help="of this machine, whatever cluster is up")
             _add_storage(one)
+    does = "ask a running sweep for more trials, fewer at once, or a row less; the study's file stays as it is"
+    change = verbs.add_parser("change", help=does, description=does, allow_abbrev=False)
+    change.add_argument("spec", type=Path, help="the study, a YAML file")
+    change.add_argument("--profile", help="the profile that it runs with")
+    change.add_argument("--trials", type=int, metavar="N", help="of the search, all in all")
+    change.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once")
+    change.add_argument(
+        "--leave-out", action="append", default=[], metavar="ROW", help="train no more cells of this row"
+    )
+    _add_storage(change)
     shown = verbs.add_parser("show", help="what is kept of one cell", description="What is kept of one cell.")
     shown.add_argument("cell", help="its id, or the beginning of it")
     _add_storage(shown)
@@ -98,6 +109,8 @@ def _run(args: argparse.Namespace) -> int:
         case "status":
             name, folder = _sweep(args)
             print(status.render(_known(name, folder)))
+        case "change":
+            _change(args)
         case "stop":
             name, folder = _sweep(args)
             _known(name, folder)
@@ -144,6 +157,32 @@ def stop(sweep_name: str, folder: Location) -> None:
             )
         time.sleep(0.2)
     print(f"{sweep_name}: stopped; the same command goes on")
+
+
+def _change(args: argparse.Namespace) -> None:
+    from ltsearch.plan.layout import make_plan
+    from ltsearch.run import wishes
+
+    plan = make_plan(Choice(args.spec, args.profile).load())
+    name = plan.loaded.sweep
+    folder = CellStore(storage_root(args.storage)).sweep_folder(name)
+    asked = {"trials": args.trials, "max_concurrent": args.max_concurrent}
+    for option, value in asked.items():
+        if value is not None and value < 1:
+            raise UserError(f"--{option.replace('_', '-')} {value}: at least 1")
+    labels = [row.label for row in plan.rows]
+    for row in args.leave_out:
+        if row not in labels:
+            raise UserError(f"--leave-out {row!r}: no such row; {suggest(row, labels)}")
+    if not args.leave_out and all(value is None for value in asked.values()):
+        raise UserError("nothing is asked for; --trials N, --max-concurrent N or --leave-out ROW")
+    if holder(folder) is None:
+        raise UserError(
+            f"{name} is not running on --storage {folder.parent.parent}; its command takes --set search.trials=N and "
+            "--max-concurrent N, and rows are left out in the study"
+        )
+    wishes.write(folder, wishes.Wishes(left_out=args.leave_out, **asked))
+    print(f"{name}: asked; the sweep says in its output what it does")
 
 
 def _report(words: list[str]) -> int:

@@ -236,6 +236,7 @@ def drive(
     from ltsearch.run import nodes
     from ltsearch.run.queue import Queue
     from ltsearch.run.runner import run
+    from ltsearch.run.wishes import Listening
     from ltsearch.show.progress import Progress
     from ltsearch.show.status import StatusFile
     from ltsearch.tracking.server import shown
@@ -270,6 +271,7 @@ def drive(
                     terms=terms,
                     pending=growing,
                     functions=functions,
+                    each_round=Listening(folder, queue, capacity, progress.say).look,
                 )
         else:
             print(f"{sweep}: all {total} cells are finished, nothing to run; MLflow: {shown(tracker.uri)}")

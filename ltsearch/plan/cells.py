@@ -41,6 +41,7 @@ class PlanRow:
     components: tuple[str, ...] = ()
     pure: bool = False  # nothing but components differs from base
     beyond: dict[str, Any] = field(default_factory=dict)
+    priority: int = 0  # higher ones are trained first
     also: tuple[str, ...] = ()  # rows of designs or the grid with the same configuration, which are not shown
 
     @property
@@ -80,14 +81,17 @@ class Plan:
     def cells(self) -> list[Cell]:
         """The ablation's cells and what they require, each once.
 
-        Seed by seed, so that every row has its first seed early, and what is required before what requires it.
+        Rows of a higher priority first; then seed by seed, so that every row has its first seed early; and what is required
+        before what requires it.
         """
         unique: dict[str, Cell] = {}
-        for number in range(max((len(row.cells) for row in self.rows), default=0)):
-            for row in self.rows:
-                if number < len(row.cells):
-                    for cell in (*first(row.cells[number]), row.cells[number]):
-                        unique.setdefault(cell.id, cell)
+        for priority in sorted({row.priority for row in self.rows}, reverse=True):
+            rows = [row for row in self.rows if row.priority == priority]
+            for number in range(max(len(row.cells) for row in rows)):
+                for row in rows:
+                    if number < len(row.cells):
+                        for cell in (*first(row.cells[number]), row.cells[number]):
+                            unique.setdefault(cell.id, cell)
         return list(unique.values())
 
     def with_seeds(self, counts: Mapping[str, int]) -> Plan:

@@ -49,8 +49,9 @@ def _plan_row(loaded: Loaded, row: Row, setting: str, base: Overrides) -> PlanRo
     cells = tuple(cell_of(checked.model_copy(update={"seed": seed}), True) for seed in seeds)
     check_starts(cells[0].config, where)
     changes = _changes(base, tree)
+    pure = not row.set and not row.set_in
     return PlanRow(
-        row.name, row.predict, changes, cells, row.published, setting, tuple(row.with_), not row.set and not row.set_in
+        row.name, row.predict, changes, cells, row.published, setting, tuple(row.with_), pure, priority=row.priority
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ltsearch.plan.cells import Cell, Plan, cell_of, make_cell, switched
@@ -70,6 +70,17 @@ def first_choices(plan: Plan) -> list[dict[str, Any]]:
     ]
     its = _choice_of(base, search) if "base" in search.enqueue else None
     return [*([its] if its else []), *written]
+
+
+def known_choices(plan: Plan, configs: Iterable[TrialConfig]) -> list[dict[str, Any]]:
+    """Choices of parameters whose cells these configurations are; others are passed over."""
+    search, found = plan.loaded.spec.search, []
+    for config in configs if search is not None else ():
+        assert search is not None
+        chosen = _choice_of(config, search)
+        if chosen is not None and search_cell(plan, chosen).config == config:
+            found.append(chosen)
+    return found
 
 
 def _choice_of(base: TrialConfig, search: Search) -> dict[str, Any] | None:

@@ -7,7 +7,8 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from ltsearch.plan.cells import Cell
-from ltsearch.store.records import Epoch, Status
+from ltsearch.store.ids import recipes
+from ltsearch.store.records import CellRecord, Epoch, Status
 
 
 class State(StrEnum):
@@ -30,7 +31,7 @@ TRANSITIONS: dict[tuple[State | None, State], str] = {
     (
         State.WAITING,
         State.OVER,
-    ): "its cell is settled already, the search stops it on what it knows, or what it requires cannot finish",
+    ): "its cell is settled already, the search stops it on what it knows, what it requires cannot finish, its row is left out",
     (State.BLOCKED, State.WAITING): "what it waited for is over",
     (State.RUNNING, State.WAITING): "its process died before it had begun, or its node was lost or could not set it up",
     (State.RUNNING, State.OVER): "finished, stopped early, or failed for good",
@@ -61,6 +62,18 @@ class Job:
     def epochs(self) -> int:
         """How many it will train for."""
         return self.cell.config.loop.epochs
+
+
+def bare_record(job: Job) -> CellRecord:
+    """Of a job whose actor has written none."""
+    config = job.cell.config
+    return CellRecord(
+        cell=job.cell.id,
+        config=config.model_dump(mode="json"),
+        recipes=recipes(config),
+        status=Status.RUNNING,
+        started=job.started,
+    )
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ class Capacity:
         self._looked = time.monotonic()
         self._fitting = time.monotonic()  # when a trial last fitted
         self.say: Callable[[str], None] = print
+        self.limit = resources.max_concurrent
         self._changed: Callable[[Sequence[Node]], None] = lambda nodes: None
         placement.check(resources, self.nodes if placement.at_once(resources, self.nodes) else self.more or self.nodes)
 
@@ -83,7 +84,7 @@ class Capacity:
             self.say(
                 f"no node that is left has room for a trial ({self.resources.workers} × {need}): waiting for one to come back"
             )
-        return max(min(fit, self.resources.max_concurrent or fit), 1)
+        return max(min(fit, self.limit or fit), 1)
 
 
 # -- on a node --------------------------------------------------------------------------------------------------------------

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ltsearch.plan import adaptive, sources
 from ltsearch.plan.cells import Cell, Plan, first, required_label
-from ltsearch.plan.searched import search_data
+from ltsearch.plan.searched import known_choices, search_data
 from ltsearch.plan.sources import SourceKey
 from ltsearch.run.jobs import Ended
 from ltsearch.store.cells import CellStore
@@ -60,7 +60,11 @@ def begin(plan: Plan, work: Work, store: CellStore, root: Path, say: Callable[[s
         from ltsearch.search.optuna_study import SearchStudy
 
         folder, content = store.sweep_folder(plan.loaded.sweep), sources.content(store, plan.search_base, root)
-        work.study = SearchStudy(plan, folder, content or "")
+        search = plan.loaded.spec.search
+        known = earlier(plan, store, work.stale) if search is not None and search.warm_start else []
+        if known:
+            say(f"search: {len(known)} cells of its space are there already: it is told of them")
+        work.study = SearchStudy(plan, folder, content or "", known=known)
     judge = unwanted(False, work.retry, work.stale)
     for cell in [*plan.cells, *confirmations(work.study)]:
         record = store.read(cell.id)
@@ -68,6 +72,16 @@ def begin(plan: Plan, work: Work, store: CellStore, root: Path, say: Callable[[s
             if work.stale(record):
                 say(f"cell {cell.id}: its data set has another content than when it ran; it is run again")
             store.clear(cell.id)
+
+
+def earlier(plan: Plan, store: CellStore, stale: Judge) -> list[dict[str, Any]]:
+    """Choices of the search's space whose cells are finished, from whatever study, on the data as it lies there."""
+    configs = []
+    for cell in store.cells():
+        record = store.read(cell)
+        if record is not None and record.status is Status.FINISHED and not stale(record):
+            configs.append(TrialConfig.model_validate(record.config))
+    return known_choices(plan, configs)
 
 
 def forget(plan: Plan, store: CellStore, root: Path, claims: Claims, say: Callable[[str], None]) -> None:
@@ -211,7 +225,7 @@ def count(plan: Plan, study: SearchStudy | None, store: CellStore) -> tuple[int,
         over = study.is_over()
         confirmed = {cell.id for cell in confirmations(study)} - {cell.id for cell in cells}
         asked = search.confirm.top_k * len(seed_list(search.confirm.seeds)) if search.confirm else 0
-        total += study.ended() if over else search.trials
+        total += study.ended() if over else search.trials + study.known()
         total += len(confirmed) if over else asked
         done += study.ended() + (sum(is_settled(cell, store) for cell in confirmed) if over else 0)
     return total, done

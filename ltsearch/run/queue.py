@@ -13,13 +13,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from ltsearch.plan.adaptive import seeds_now
-from ltsearch.plan.cells import Cell, Plan, required_label
-from ltsearch.run.jobs import Ended, Job, Listener, Outcome, State
+from ltsearch.plan.cells import Cell, Plan, first, required_label
+from ltsearch.run.jobs import Ended, Job, Listener, Outcome, State, bare_record
 from ltsearch.run.weights import unusable
 from ltsearch.search.optuna_study import SearchStudy
 from ltsearch.store.cells import CellStore
 from ltsearch.store.claims import Claims
-from ltsearch.store.ids import recipes
 from ltsearch.store.records import SETTLED, CellRecord, Epoch, Status
 from ltsearch.store.retries import patiently
 from ltsearch.study.spec import AdaptiveSeeds
@@ -53,6 +52,7 @@ class Queue:
         self._queued: Counter[str] = Counter()  # cells in line or blocked
         self._of_search = 0  # search trials that are not over
         self._search_blocked = 0  # of them, those that are blocked
+        self._left_out: set[str] = set()  # rows, as asked
         self._known_weights: set[str] = set()  # required cells whose weights were looked at
         self._planned: set[str] = set()  # cells of the ablation that are finished or were put into line
         self._may_grow = isinstance(plan.loaded.spec.seeds, AdaptiveSeeds)
@@ -187,6 +187,9 @@ class Queue:
         asked = self.study.ask() if not self._search_blocked else None
         if asked is not None:
             number, cell = asked
+            if self.study.is_known(number):
+                for listener in self.listeners:
+                    listener.planned(1)
             self._wait([Job(cell, "search", f"trial {number}", trial_number=number)])
             return True
         if self._of_search:
@@ -198,6 +201,41 @@ class Queue:
             self._wait([job for job in new if not self._settled(job.cell.id)])
         return True
 
+    # -- what is asked of it while it runs ---------------------------------------------------------------------------------
+
+    def change_trials(self, trials: int) -> str:
+        """Another budget for the search; returns what to tell."""
+        if self.study is None:
+            return f"{trials} trials were asked for, but this study has no search"
+        before = self.study.search.trials
+        try:
+            self.study.change_trials(trials)
+        except ValueError as over:
+            return f"{trials} trials were asked for, but the search is over ({over}): `--set search.trials={trials}` goes on"
+        for listener in self.listeners:
+            listener.planned(trials - before)
+        return f"as asked: {trials} trials instead of {before}"
+
+    def leave_out(self, row: str) -> int:
+        """Forget what waits only for a row's sake; returns how many cells that are."""
+        plan = self.plan
+        needed = {
+            one.id
+            for r in plan.rows
+            if r.label not in self._left_out | {row}
+            for c in r.cells
+            for one in (*first(c), c)
+        }
+        self._left_out.add(row)
+        drop = [job for job in self._line if job.stage in ("ablation", "required") and job.cell.id not in needed]
+        for job in drop:
+            self._line.remove(job)
+            self._queued[job.cell.id] -= 1
+            job.to(State.OVER)
+        for listener in self.listeners:
+            listener.planned(-len(drop))
+        return len(drop)
+
     @property
     def exhausted(self) -> bool:
         """Nothing waits, nothing runs, and nothing will come."""
@@ -208,8 +246,9 @@ class Queue:
         plan = self.plan.with_seeds(seeds_now(self.plan, self._fresh))
         labels = {cell.id: (row.label, cell.seed) for row in reversed(plan.rows) for cell in row.cells}
         new = []
+        left_out = {c.id for row in plan.rows if row.label in self._left_out for c in row.cells}
         for cell in plan.cells:
-            if cell.id not in self._planned:
+            if cell.id not in self._planned and cell.id not in left_out:
                 self._planned.add(cell.id)
                 if not self._settled(cell.id):
                     label = "{} · seed {}".format(*labels[cell.id]) if cell.id in labels else required_label(cell)
@@ -241,12 +280,12 @@ class Queue:
 
     def _missing(self, cell: Cell) -> list[Cell]:
         """What a cell requires and is not there: not finished, or its weights cannot be used, and it is trained again."""
-        for first in cell.requires:
-            if first.id not in self._known_weights and self._finished(first.id):
-                self._known_weights.add(first.id)
-                if why := unusable(self.store, first):
-                    self.say(self.store.set_aside(first.id, why))
-        return [first for first in cell.requires if not self._finished(first.id)]
+        for one in cell.requires:
+            if one.id not in self._known_weights and self._finished(one.id):
+                self._known_weights.add(one.id)
+                if why := unusable(self.store, one):
+                    self.say(self.store.set_aside(one.id, why))
+        return [one for one in cell.requires if not self._finished(one.id)]
 
     def _finished(self, cell: str) -> bool:
         record = self._fresh(cell)
@@ -333,7 +372,7 @@ class Queue:
             return Outcome(record.status, record.error) if failed else outcome, record
         unable = (Status.PRUNED, Status.FAILED, Status.OUT_OF_MEMORY)  # its actor no longer writes it
         if outcome.status in unable or record is None or record.status is Status.RUNNING:
-            record = record or self._bare_record(job)
+            record = record or bare_record(job)
             seen = {e.epoch: e for e in record.history} | job.epochs_seen
             history = [seen[number] for number in sorted(seen)]
             record = self.store.settle(record.model_copy(update={"history": history}), outcome.status, outcome.error)
@@ -348,14 +387,3 @@ class Queue:
         self.running.pop(job.cell.id, None)
         job.retries += charged
         self._wait([job], first=True)
-
-    @staticmethod
-    def _bare_record(job: Job) -> CellRecord:
-        config = job.cell.config
-        return CellRecord(
-            cell=job.cell.id,
-            config=config.model_dump(mode="json"),
-            recipes=recipes(config),
-            status=Status.RUNNING,
-            started=job.started,
-        )

@@ -119,11 +119,12 @@ def run(
     terms: Terms | None = None,
     pending: int = 1,
     functions: Mapping[str, Trainable] | None = None,
+    each_round: Callable[[], None] = lambda: None,
 ) -> None:
     """Run the queue until it is exhausted, ``capacity()`` trials at once.
 
     ``terms``: what every node must meet. ``pending``: for how many trials at once a cluster that grows is asked for nodes.
-    ``functions``: the user's own trainables by name.
+    ``functions``: the user's own trainables by name. ``each_round`` is called in every round of Tune's loop.
 
     ``KeyboardInterrupt`` passes through; the store has what is needed to go on.
     """
@@ -157,6 +158,7 @@ def run(
     unfit = Unfit(able, queue.say)
     failures = resources.max_failures
     feeder = Feeder(queue, capacity, orphans, spare=layout is None, max_failures=failures, unfit=unfit)
+    feeder.each_round = each_round
     ray_internals.tell_memory_apart(died_for_memory)
     trainable = tune.with_resources(
         tune.with_parameters(

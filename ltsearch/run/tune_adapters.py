@@ -64,6 +64,7 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
         super().__init__(metric=None, mode=None)
         self.queue, self.capacity, self.orphans, self.spare = queue, capacity, orphans, spare
         self.max_failures = max_failures
+        self.each_round: Callable[[], None] = lambda: None
         self.unfit = unfit or Unfit(lambda: (), queue.say)
         self.jobs: dict[str, Job] = {}
         self.broken: StorageError | UserError | None = None  # why no more trials are handed out
@@ -165,6 +166,7 @@ class TrialCallback(_NotSaved, Callback):  # type: ignore[misc]
         """Every round of Tune's loop."""
         if self.feeder.orphans is not None:
             self.feeder.orphans.tidy()
+        self.feeder.each_round()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """An actor has the trial."""

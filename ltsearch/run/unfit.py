@@ -38,7 +38,7 @@ def blaming_the_node() -> Iterator[None]:
 def blamed(why: str) -> tuple[str | None, str]:
     """Of a trial's failure: the node whose fault it was, if it was one's; and the failure without the mark."""
     found = _MARK.search(why)
-    return (found[1] if found else None), _MARK.sub("", why)
+    return (found[1] if found else None), _MARK.sub("", why).removeprefix("RuntimeError: ") if found else why
 
 
 def lost(why: str) -> bool:

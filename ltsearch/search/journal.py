@@ -13,7 +13,7 @@ from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
-from ltsearch.search.optuna_internals import LOCK_FILE_SUFFIX, BaseJournalFileLock, get_lock_file
+from ltsearch.search.optuna_internals import LOCK_FILE_SUFFIX, REPORT, BaseJournalFileLock, get_lock_file
 from ltsearch.store.permissions import DENIED, denied
 from ltsearch.store.retries import patiently
 from trainables.errors import UserError
@@ -21,7 +21,7 @@ from trainables.files import Location, RemotePath, shown
 
 FILE = "optuna.journal"
 FOLDER = "journal"  # in an object store
-MERGE_AFTER = 300  # objects
+MERGE_AFTER = 300  # small objects; and what has as many logs is no small one
 
 
 def journal(folder: Location) -> BaseJournalBackend:
@@ -151,16 +151,18 @@ class FileJournal(JournalFileBackend):
 
 
 class ObjectJournal(BaseJournalBackend):
-    """Each append is an object, named by the number of its first log; now and then they are merged into the first.
+    """Objects of some logs each, named by the number of the first; now and then the last, small ones become a large one.
 
-    For one writer at a time, which the sweep's lock sees to. A kill while they are merged leaves objects whose logs are in the
-    first one already: they are passed over.
+    For one writer at a time, which the sweep's lock sees to. The values of epochs wait for the next log of another kind (a
+    proposal, a rung, an end): an epoch costs no request, and what a kill takes of them the cells' records tell again. A kill
+    while objects are merged leaves some whose logs are in the large one already: they are passed over.
     """
 
     def __init__(self, folder: RemotePath) -> None:
         """Read what there is."""
         self.folder = folder
         self.logs: list[dict[str, Any]] = []
+        self._small: list[str] = []  # names of the objects after the last large one
         names = folder.names()
         with ThreadPoolExecutor(16) as pool:
             for name, text in zip(names, pool.map(self._read, names), strict=True):
@@ -172,14 +174,11 @@ class ObjectJournal(BaseJournalBackend):
                 if begins > len(self.logs):
                     raise damaged(folder, f"logs {len(self.logs)} to {begins} are missing")
                 self.logs += logs[len(self.logs) - begins :]
-        self.objects = len(names)
+                self._small = [] if len(logs) >= MERGE_AFTER else [*self._small, name]
+        self.stored = len(self.logs)  # how many of them are in the store
 
     def _read(self, name: str) -> str:
         return (self.folder / name).read_bytes().decode(errors="replace")
-
-    @staticmethod
-    def _name(number: int) -> str:
-        return f"{number:010d}.jsonl"
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
         """Logs from a number on."""
@@ -187,19 +186,24 @@ class ObjectJournal(BaseJournalBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Add some."""
-        patiently(lambda: (self.folder / self._name(len(self.logs))).write(_lines(logs)))
+        waiting = [*self.logs[self.stored :], *logs]
+        if any(log.get("op_code") != REPORT for log in logs):
+            name = f"{self.stored:010d}.jsonl"
+            patiently(lambda: (self.folder / name).write(_lines(waiting)))
+            self.stored += len(waiting)
+            self._small.append(name)
         self.logs += logs
-        self.objects += 1
-        if self.objects > MERGE_AFTER:
+        if len(self._small) > MERGE_AFTER:
             with suppress(OSError):  # with the next one, then
                 self._merge()
 
     def _merge(self) -> None:
-        (self.folder / self._name(0)).write(_lines(self.logs))
-        names = [name for name in self.folder.names() if name != self._name(0)]
+        """The small objects become one, in the place of the first of them."""
+        name, *others = self._small
+        (self.folder / name).write(_lines(self.logs[int(name.partition(".")[0]) : self.stored]))
         with ThreadPoolExecutor(16) as pool:
-            list(pool.map(lambda name: (self.folder / name).unlink(missing_ok=True), names))
-        self.objects = 1
+            list(pool.map(lambda other: (self.folder / other).unlink(missing_ok=True), others))
+        self._small = []
 
 
 def _lines(logs: Iterable[dict[str, Any]]) -> bytes:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import optuna
 from optuna.storages.journal._file import LOCK_FILE_SUFFIX, BaseJournalFileLock, get_lock_file
+from optuna.storages.journal._storage import JournalOperation
 from optuna.trial import FrozenTrial, Trial
 
-__all__ = ["LOCK_FILE_SUFFIX", "BaseJournalFileLock", "bracket", "get_lock_file", "live"]
+REPORT = int(JournalOperation.SET_TRIAL_INTERMEDIATE_VALUE)  # a log's ``op_code``: the value of an epoch
+__all__ = ["REPORT", "LOCK_FILE_SUFFIX", "BaseJournalFileLock", "bracket", "get_lock_file", "live"]
 
 
 def live(study: optuna.Study, frozen: FrozenTrial) -> Trial:

@@ -7,11 +7,12 @@ study's seed and the trial's number: an interrupted search proposes what an unin
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import logging
+import time
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import optuna
@@ -21,32 +22,42 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from ltsearch.plan.cells import Cell, Plan
 from ltsearch.plan.placement import check_workers
 from ltsearch.plan.searched import confirm_cells, first_choices, search_cell
+from ltsearch.search import budget, rungs
 from ltsearch.search.journal import damaged, journal, where
 from ltsearch.search.optuna_internals import live
 from ltsearch.search.record import CELL, EPOCHS, SECONDS, search_record
-from ltsearch.search.samplers import feasible, make_pruner, make_sampler, rung_epochs
+from ltsearch.search.samplers import feasible, make_pruner, make_sampler
 from ltsearch.store.ids import identity
 from ltsearch.store.records import CellRecord, Epoch, SearchRecord, Status
 from ltsearch.study import space as spaces
-from ltsearch.study.search import Search
+from ltsearch.study.search import BUDGET, Search
 from trainables.errors import UserError
 from trainables.files import Location
 
 STOPPED, DROPPED = "stopped_at", "dropped"
 JUDGED = "judged_at"
-EXHAUSTED, ENQUEUED = "exhausted", "enqueued"  # of the study
-_RUNG = "completed_rung_"  # what Optuna's successive halving notes in a trial's system attributes
+KNOWN = "known"  # its cell was there before the search: it costs nothing, and counts for nothing but what it tells
+EXHAUSTED, ENQUEUED, WALL = "exhausted", "enqueued", "wall_seconds"  # of the study
 _TRIES = 30  # proposals that were all tried before, until an untried one is picked instead
 
 
 class SearchStudy:
     """Ask and tell, on top of Optuna."""
 
-    def __init__(self, plan: Plan, folder: Location, content: str = "", *, create: bool = True) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Location,
+        content: str = "",
+        *,
+        create: bool = True,
+        known: Sequence[dict[str, Any]] = (),
+    ) -> None:
         """Create or load the study.
 
         Its name holds a hash of what is searched and of the data set's ``content`` (its fingerprint): another space or other
-        images are another study. With ``create`` False nothing is written; raises ``KeyError`` if it is not there.
+        images are another study. With ``create`` False nothing is written; raises ``KeyError`` if it is not there. ``known``:
+        choices whose cells are there already, of which a search that begins is told.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -68,6 +79,8 @@ class SearchStudy:
         for trial in reversed(self._trials()):
             if CELL in trial.user_attrs:
                 self._first_with[trial.user_attrs[CELL]] = trial.number
+        self._known = known
+        self._opened = time.monotonic()
         self.stopped_by = ""
         self.problem = ""  # why the search cannot go on, or what it cannot tell; empty if all is well
         self._resumable: list[int] | None = None  # not looked at before the first ask: another driver may be at work
@@ -93,7 +106,7 @@ class SearchStudy:
             "content": content,
             "base": identity(self.plan.search_base) if self.plan.search_base else None,
             "search": self.search.model_dump(
-                mode="json", exclude_defaults=True, exclude={"trials", "max_hours", "target", "confirm"}
+                mode="json", exclude_defaults=True, exclude=BUDGET | {"confirm", "warm_start"}
             ),
         }
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
@@ -102,8 +115,12 @@ class SearchStudy:
         return self.study.get_trials(deepcopy=False, states=states or None)
 
     def _counted(self) -> list[FrozenTrial]:
-        """Trials that count towards the budget: all but proposals that were dropped."""
+        """All trials but proposals that were dropped."""
         return [t for t in self._trials() if DROPPED not in t.user_attrs and t.state is not TrialState.WAITING]
+
+    def _paid(self) -> list[FrozenTrial]:
+        """Trials that count towards the budget."""
+        return [t for t in self._counted() if KNOWN not in t.user_attrs]
 
     # -- ask -------------------------------------------------------------------------------------------------------------
 
@@ -131,6 +148,8 @@ class SearchStudy:
         """What is to be tried first, once; a driver that dies meanwhile leaves it to the next one."""
         if not self.study.user_attrs.get(ENQUEUED):
             if not any(t.user_attrs for t in self._trials()):
+                for choice in self._known:
+                    self.study.enqueue_trial(choice, user_attrs={KNOWN: True}, skip_if_exists=True)
                 for choice in first_choices(self.plan):
                     self.study.enqueue_trial(choice, skip_if_exists=True)
             self.study.set_user_attr(ENQUEUED, True)
@@ -146,32 +165,45 @@ class SearchStudy:
         return [trial.number for trial in left if CELL in trial.user_attrs]
 
     def _spent(self) -> bool:
-        counted = self._counted()
-        seconds = sum(t.user_attrs.get(SECONDS, 0.0) for t in counted)
+        resources = self.plan.loaded.spec.resources
         if self.study.user_attrs.get(EXHAUSTED):
             self.stopped_by = "every configuration of the space was tried"
-        elif len(counted) >= self.search.trials:
-            self.stopped_by = f"{self.search.trials} trials"
-        elif self.search.max_hours is not None and seconds / 3600 >= self.search.max_hours:
-            self.stopped_by = f"{self.search.max_hours:g} hours of training"
-        elif self.search.target is not None and any(map(self._reached, self._trials(TrialState.COMPLETE))):
-            self.stopped_by = f"{self.search.metrics[0].name} reached {self.search.target:g}"
+        elif why := budget.spent(self.search, resources, self._paid(), self._wall_seconds()):
+            self.stopped_by = why
+        elif self.search.target is not None:
+            self.stopped_by = budget.reached(self.search, self._trials(TrialState.COMPLETE)) or self.stopped_by
         return bool(self.stopped_by)
+
+    def _wall_seconds(self) -> float:
+        """How long drivers have run this search, this one included."""
+        return float(self.study.user_attrs.get(WALL, 0.0)) + time.monotonic() - self._opened
+
+    def _keep_wall_seconds(self) -> None:
+        if self.search.max_wall_hours is not None:
+            self.study.set_user_attr(WALL, self._wall_seconds())
+            self._opened = time.monotonic()
+
+    def change_trials(self, trials: int) -> None:
+        """Another budget for the same search; raises ``ValueError`` if it is over."""
+        if self._spent():
+            raise ValueError(self.stopped_by)
+        self.search = self.search.model_copy(update={"trials": trials})
+
+    def is_known(self, number: int) -> bool:
+        """Was a trial's cell there before the search?"""
+        return KNOWN in self._frozen(number).user_attrs
+
+    def known(self) -> int:
+        """Trials, ended ones, whose cells were there before the search."""
+        return len(self._counted()) - len(self._paid())
 
     def is_over(self) -> bool:
         """Budget spent and no trial left running."""
         return not self._trials(TrialState.RUNNING) and self._spent()
 
     def ended(self) -> int:
-        """Trials that have ended and count."""
+        """Trials that have ended, known ones included."""
         return sum(t.state.is_finished() for t in self._counted())
-
-    def _reached(self, trial: FrozenTrial) -> bool:
-        assert self.search.target is not None and trial.values is not None
-        if not feasible(trial):
-            return False
-        sign = 1 if self.search.metrics[0].mode == "max" else -1
-        return bool(sign * trial.values[0] >= sign * self.search.target)
 
     def _ask_once(self) -> tuple[int, Cell] | None:
         self.study.sampler = make_sampler(self.search, len(self._trials()))
@@ -197,7 +229,7 @@ class SearchStudy:
 
     def _drop(self, number: int, why: str | int) -> None:
         """A proposal that is not run and does not count."""
-        Trial(self.study, self._frozen(number)._trial_id).set_user_attr(DROPPED, why)
+        live(self.study, self._frozen(number)).set_user_attr(DROPPED, why)
         self.study.tell(number, state=TrialState.FAIL)
 
     def _twin(self, cell: str, number: int) -> int | None:
@@ -261,34 +293,12 @@ class SearchStudy:
             return False
         if told and frozen.user_attrs.get(JUDGED) == epoch.epoch:
             return False
-        stop = trial.should_prune() or (told and self._judged_again(frozen))
+        stop = trial.should_prune() or (told and rungs.judged_again(self.search, self.study, frozen, self._epochs))
         if stop:
             trial.set_user_attr(STOPPED, epoch.epoch)
-        elif _rungs(self._frozen(number)) > _rungs(frozen) or told:
+        elif rungs.reached(self._frozen(number)) > rungs.reached(frozen) or told:
             trial.set_user_attr(JUDGED, epoch.epoch)  # a verdict to go on is kept as well: rivals may have come since
         return stop
-
-    def _judged_again(self, frozen: FrozenTrial) -> bool:
-        """The verdict on the last value, once more.
-
-        Optuna notes that a trial has reached a rung before it compares, and never compares there again: of a driver that died
-        in between, the note is there and the verdict is not. So it is found in a copy of the study without that note.
-        """
-        before = max((step for step in frozen.intermediate_values if step != frozen.last_step), default=0)
-        epoch_of = rung_epochs(self.search, self.study, frozen)
-        judged = copy.deepcopy(frozen)
-        judged.system_attrs = {
-            key: value
-            for key, value in frozen.system_attrs.items()
-            if not key.startswith(_RUNG) or epoch_of(int(key.removeprefix(_RUNG))) <= before
-        }
-        name, pruner = (
-            self.study.study_name,
-            make_pruner(self.search, self._epochs),
-        )  # Hyperband's brackets go by the name
-        twin = optuna.create_study(study_name=name, directions=self.study.directions, pruner=pruner)
-        twin.add_trials([judged if t.number == frozen.number else t for t in self._trials()])
-        return live(twin, twin.trials[frozen.number]).should_prune()
 
     def tell(self, number: int, status: Status, record: CellRecord | None) -> None:
         """How a trial ended. Stopped early and diverged are PRUNED, other failures FAIL."""
@@ -296,6 +306,7 @@ class SearchStudy:
         if frozen.state.is_finished():
             return
         trial = live(self.study, frozen)
+        self._keep_wall_seconds()
         history = record.history if record is not None else []
         trial.set_user_attr(SECONDS, sum(e.metrics.get("seconds", 0.0) for e in history))
         trial.set_user_attr(EPOCHS, history[-1].epoch if history else 0)
@@ -357,11 +368,6 @@ class SearchStudy:
     def record(self) -> SearchRecord:
         """``search.json``."""
         return search_record(self)
-
-
-def _rungs(trial: FrozenTrial) -> int:
-    """How many of ASHA's rungs it has reached."""
-    return sum(key.startswith(_RUNG) for key in trial.system_attrs)
 
 
 def _suggest(trial: Trial, name: str, parameter: spaces.Parameter) -> spaces.Scalar:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import yaml
 
@@ -26,14 +25,13 @@ def describe(store: CellStore, name: str) -> str:
 
 
 def _whole(store: CellStore, name: str) -> str:
-    folder = store.root / "cells"
     if not re.fullmatch(r"[0-9a-f]{1,16}", name):
         raise UserError(
             f"cell {name!r}: an id has 16 digits 0-9 and a-f; ids stand in the report and in `ltsearch plan`"
         )
-    if len(name) == 16 or not isinstance(folder, Path):
+    if len(name) == 16:
         return name
-    found = sorted(path.name for path in folder.glob(f"{name}*") if re.fullmatch(r"[0-9a-f]{16}", path.name))
+    found = [cell for cell in store.cells() if cell.startswith(name) and re.fullmatch(r"[0-9a-f]{16}", cell)]
     if len(found) != 1:
         many = f"begins {len(found)} ids ({', '.join(found[:5])}, …)" if found else "begins no id"
         raise UserError(

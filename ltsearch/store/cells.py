@@ -67,6 +67,13 @@ class CellStore:
         """Where a cell lives."""
         return self.root / "cells" / cell
 
+    def cells(self) -> list[str]:
+        """Ids of all cells that have a folder, in order."""
+        folder = self.root / "cells"
+        if isinstance(folder, RemotePath):
+            return folder.names()
+        return sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+
     def sweep_folder(self, sweep: str) -> Location:
         """Where a sweep keeps its Optuna journal, its status and its lock."""
         return self.root / "sweeps" / sweep

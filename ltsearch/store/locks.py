@@ -58,8 +58,8 @@ def _said(folder: Path) -> tuple[int, str, str] | None:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:
-                pid, _, host, mark = file.read().split()
-                return int(pid), host, mark
+                pid, _, host, *mark = file.read().split()
+                return int(pid), host, "".join(mark)
     except (FileNotFoundError, ValueError):
         pass
     return None

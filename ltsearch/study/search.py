@@ -102,6 +102,10 @@ class Confirm(Checked):
     seeds: int | list[int] = Field(3, description="how many, from 0 on, or which")
 
 
+# How long it goes on: the same search goes on if they are raised.
+BUDGET = {"trials", "max_hours", "max_gpu_hours", "max_wall_hours", "target"}
+
+
 class Search(Checked):
     """A search with Optuna over any configuration keys."""
 
@@ -115,6 +119,10 @@ class Search(Checked):
     max_hours: float | None = Field(
         None, gt=0, description="no trial is started once those that ended have trained so long"
     )
+    max_gpu_hours: float | None = Field(None, gt=0, description="the same, times the GPUs that a trial holds")
+    max_wall_hours: float | None = Field(
+        None, gt=0, description="no trial is started once the search has run so long, by the clock"
+    )
     target: float | None = Field(None, description="no trial is started once the metric has reached this")
     early_stopping: EarlyStopping | None = Field(EarlyStopping(), description="none: every trial runs all its epochs")
     val_per_class: int = Field(ge=1, description="validation images a class, taken out of the training pool")
@@ -124,6 +132,11 @@ class Search(Checked):
         ["base"],
         description="what is tried first: the setting of `base` (left out if it does not lie in the space), and choices of "
         "parameters; those that a choice leaves open are proposed",
+    )
+    warm_start: bool = Field(
+        False,
+        description="a search that begins is told of cells that the storage has already and whose configuration lies in its "
+        "space, from whatever study: they cost nothing and do not count as trials",
     )
     repeat_configurations: bool = Field(False, description="true: a discrete space may run one configuration again")
     confirm: Confirm | None = Confirm()

@@ -47,6 +47,7 @@ class Row(Checked):
         {}, description="further overrides in settings whose name fits a pattern with * and ?"
     )
     predict: Literal["single", "ensemble"] = Field("single", description="whose top-1 is the row's headline")
+    priority: int = Field(0, description="cells of rows with a higher one are trained first")
     published: Published | None = Field(None, description="the published number this row answers to")
 
 
@@ -198,6 +199,11 @@ class SweepSpec(Checked):
     @model_validator(mode="after")
     def _check(self) -> Self:
         seeds = self.seed_numbers()
+        if self.search is not None and self.search.max_gpu_hours is not None and not self.resources.gpus_per_worker:
+            raise ValueError(
+                f"search.max_gpu_hours = {self.search.max_gpu_hours} goes with resources.gpus_per_worker > 0; set "
+                "search.max_hours, or `max_gpu_hours: null` in a profile without GPUs"
+            )
         if self.ablation is not None and self.ablation.number_of_rows() * len(seeds) > MOST_CELLS:
             raise ValueError(
                 f"{self.ablation.number_of_rows()} rows with {len(seeds)} seeds each: at most {MOST_CELLS} cells are planned; "

@@ -205,15 +205,14 @@ def test_packages_from_two_places(tmp_path: Path) -> None:
 
 
 def test_the_plan_needs_neither_torch_nor_ray(tmp_path: Path) -> None:
-    path = write(tmp_path, study())
+    path, env = write(tmp_path, study()), environment(tmp_path)
+    (tmp_path / "mlflow.db").unlink()
     code = (
         "import sys; from ltsearch.sweep import main; code = main([sys.argv[1], '--plan']); "
         "heavy = {'torch', 'ray', 'mlflow', 'optuna'} & set(sys.modules); "
         "print('heavy:', heavy, file=sys.stderr); sys.exit(code)"
     )
-    ran = subprocess.run(
-        [sys.executable, "-c", code, str(path)], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True
-    )
+    ran = subprocess.run([sys.executable, "-c", code, str(path)], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert ran.returncode == 0 and "heavy: set()" in ran.stderr, ran.stderr
     assert "Ablation: 3 rows, 6 cells (6 missing); reference: base" in ran.stdout
     assert "method.beta          uniform [0, 1]" in ran.stdout

@@ -102,6 +102,61 @@ def test_what_does_not_run_is_not_stopped(tmp_path: Path, capsys: pytest.Capture
         assert "runs on elsewhere (process 1); type this there" in refused(["stop", path], capsys)
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "nothing is asked for; --trials N, --max-concurrent N or --leave-out ROW"),
+        (["--trials", "0"], "--trials 0: at least 1"),
+        (["--leave-out", "base + NLF"], "--leave-out 'base + NLF': no such row; did you mean 'base + NFL'"),
+        (["--trials", "9"], "; its command takes --set search.trials=N and --max-concurrent N"),
+    ],
+)
+def test_what_cannot_be_changed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    path = str(write(tmp_path, study()))
+    assert says in refused(["change", path, *words], capsys)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.slow
+def test_a_running_sweep_is_changed(tmp_path: Path) -> None:
+    """More trials, fewer at once, a row less; the next run of the command follows the study's file again."""
+    tree = study(**{"seeds": 2, "search.trials": 2, "search.confirm": None, "base.synthetic": {"epoch_seconds": 0.5}})
+    path = str(write(tmp_path, tree))
+    env, command = environment(tmp_path), [sys.executable, "-m", "ltsearch", "sweep", path, "--local"]
+    with open(tmp_path / "output", "w") as output:
+        process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 120
+        while not any(trial.epoch for trial in running(tmp_path)):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.2)
+        words = ["--trials", "3", "--max-concurrent", "1", "--leave-out", "base + NFL"]
+        asked = subprocess.run(
+            [sys.executable, "-m", "ltsearch", "change", path, *words],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+        )
+        assert asked.returncode == 0 and "synthetic: asked" in asked.stdout, asked.stderr
+        assert process.wait(240) == exit_codes.DONE, (tmp_path / "output").read_text()
+    finally:
+        process.kill()
+        process.wait()
+    said = (tmp_path / "output").read_text()
+    for what in ("3 trials instead of 2", "1 trials at once", "row 'base + NFL' is left out ("):
+        assert f"as asked: {what}" in said, said
+    store = CellStore(tmp_path / "store")
+    found = [store.read(cell) for cell in store.cells()]
+    held_out = [record for record in found if record is not None and record.config["data"]["val_per_class"]]
+    left = [r for r in found if r is not None and r.config["method"].get("nfl") and r not in held_out]
+    assert len(held_out) == 3 and len(left) < 2
+    again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
+    assert again.returncode == exit_codes.DONE and "nothing left" in again.stdout, again.stdout + again.stderr
+
+
 @pytest.mark.slow
 def test_a_sweep_is_stopped_and_goes_on(tmp_path: Path) -> None:
     """From another shell; what it was at goes on with the same command."""

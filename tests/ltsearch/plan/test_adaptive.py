@@ -13,7 +13,7 @@ from scipy import stats
 from ltsearch.plan import adaptive
 from ltsearch.plan.cells import Plan
 from ltsearch.plan.layout import make_plan
-from ltsearch.run.jobs import Outcome
+from ltsearch.run.jobs import Outcome, bare_record
 from ltsearch.run.queue import Queue
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import CellRecord, Epoch, Status
@@ -102,7 +102,7 @@ def drain(made: Plan, store: CellStore, most: int = 1000) -> list[str]:
     while len(done) < most and (job := queue.next()) is not None:
         name, i = names[job.cell.id]
         epoch = Epoch(epoch=9, metrics={"test/single_class_mean": VALUES[name][i] / 100})
-        record = queue._bare_record(job).model_copy(update={"history": [epoch]})
+        record = bare_record(job).model_copy(update={"history": [epoch]})
         store.settle(record, Status.FINISHED)
         queue.end(job, Outcome(Status.FINISHED))
         done.append(job.cell.id)

@@ -154,7 +154,7 @@ def test_the_hunt_for_orphans_never_ends_a_sweep(monkeypatch: pytest.MonkeyPatch
         removed.append(group)
 
     monkeypatch.setattr(placement_groups, "orphans", look)
-    monkeypatch.setattr(placement_groups, "_remove", remove)
+    monkeypatch.setattr(placement_groups.ray_internals, "remove_placement_group", remove)
     hunt = placement_groups.Orphans()
     hunt.watch()
     hunt.tidy()

@@ -9,7 +9,7 @@ import pytest
 
 from ltsearch.plan.cells import Plan
 from ltsearch.plan.layout import make_plan
-from ltsearch.run.jobs import Ended, Job, Outcome
+from ltsearch.run.jobs import Ended, Job, Outcome, bare_record
 from ltsearch.run.queue import Queue
 from ltsearch.search.optuna_study import SearchStudy
 from ltsearch.store.cells import CellStore
@@ -22,6 +22,8 @@ from trainables.synthetic import accuracy
 class Events:
     def __init__(self) -> None:
         self.seen: list[tuple[str, str]] = []
+
+    def planned(self, cells: int) -> None: ...
 
     def started(self, job: Job) -> None:
         self.seen.append(("started", job.label))
@@ -120,7 +122,7 @@ def test_a_driver_that_dies_between_the_verdict_and_the_record(tmp_path: Path) -
         while (job := queue.next()) is not None:
             started = queue.store.read(job.cell.id)
             if job.stage == "search" and lost is not None and started is None:
-                record = queue._bare_record(job)
+                record = bare_record(job)
                 for e in range(1, job.cell.config.training.epochs):
                     metrics = {"val/single_top1": accuracy(job.cell.config, e), "seconds": 1.0}
                     epoch = Epoch(epoch=e, metrics=metrics)
@@ -169,7 +171,7 @@ def test_what_has_finished_stays_so_whatever_became_of_its_process(tmp_path: Pat
     _, store, queue, events = make(tmp_path)
     job = queue.next()
     epoch = Epoch(epoch=9, metrics={"test/single_class_mean": 0.5})
-    done = store.settle(queue._bare_record(job).model_copy(update={"history": [epoch]}), Status.FINISHED)
+    done = store.settle(bare_record(job).model_copy(update={"history": [epoch]}), Status.FINISHED)
     queue.end(job, Outcome(Status.FAILED, "the trial's process died"))
     assert store.read(job.cell.id) == done
     assert list(queue.ended.values()) == [Ended(job.cell.id, job.stage, job.label, Outcome(Status.FINISHED))]
@@ -180,7 +182,7 @@ def test_a_search_trial_that_has_finished_is_told_so_whatever_became_of_its_proc
     _, store, queue, _ = make(tmp_path)
     job = next_of(queue, store, "search")
     epoch = Epoch(epoch=9, metrics={"val/single_top1": 0.5})
-    done = store.settle(queue._bare_record(job).model_copy(update={"history": [epoch]}), Status.FINISHED)
+    done = store.settle(bare_record(job).model_copy(update={"history": [epoch]}), Status.FINISHED)
     queue.end(job, Outcome(Status.FAILED, "the trial's process died"))
     assert store.read(job.cell.id) == done
     assert [(t.state, t.values) for t in queue.study.record().trials] == [("finished", [0.5])]
@@ -232,7 +234,7 @@ def test_a_trial_that_ran_out_of_memory_is_settled_while_tune_goes_on(tmp_path: 
     assert store.read(job.cell.id) == record and events.seen == [("out_of_memory", job.label)]
     # One that had finished before its process was ended stays finished.
     other = queue.next()
-    done = store.settle(queue._bare_record(other), Status.FINISHED)
+    done = store.settle(bare_record(other), Status.FINISHED)
     queue.settle_early(other, Outcome(Status.OUT_OF_MEMORY, "OutOfMemoryError: the node"))
     assert store.read(other.cell.id) == done
 
@@ -241,7 +243,7 @@ def test_a_trial_that_ran_out_of_memory_is_settled_while_tune_goes_on(tmp_path: 
 def test_what_would_happen_again_is_not_tried_again(tmp_path: Path, status: Status) -> None:
     _, store, queue, _ = make(tmp_path)
     job = queue.next()
-    store.settle(queue._bare_record(job), status, "reason")
+    store.settle(bare_record(job), status, "reason")
     queue.end(job, Outcome(status, "reason"))
     _, _, again, _ = make(tmp_path)
     assert again.next().cell.id != job.cell.id
@@ -283,7 +285,7 @@ def test_stale_search_cells_are_forgotten(tmp_path: Path) -> None:
     while (job := again.next()) is not None:
         seen.append(job.cell.id)
         assert store.read(job.cell.id) is None  # nothing of the old content is told or gone on with
-        record = again._bare_record(job).model_copy(update={"fingerprint": "new"})
+        record = bare_record(job).model_copy(update={"fingerprint": "new"})
         store.write(record)
         work(again, store, job)
     assert len(seen) == len(old) == 16

@@ -139,7 +139,7 @@ class Sweep:
     def record(self, job: Job) -> CellRecord:
         found = self.store.read(job.cell.id)
         keep = found is not None and found.status not in SETTLED
-        return found if keep and found is not None else self.queue._bare_record(job)
+        return found if keep and found is not None else jobs.bare_record(job)
 
     def drain(self) -> None:
         """To the end, one after another. It ends: no more steps than there can be epochs."""

@@ -14,15 +14,18 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayT
 from ray.train._internal.storage import StorageContext
 from ray.tune.experiment import Trial
 
+from ltsearch.cluster.ray_internals import tell_memory_apart
 from ltsearch.plan.cells import make_cell
 from ltsearch.plan.layout import make_plan
 from ltsearch.run.jobs import Job, Outcome
 from ltsearch.run.queue import Queue
-from ltsearch.run.tune_adapters import Feeder, TrialCallback, reason, tell_memory_apart
+from ltsearch.run.tune_adapters import Feeder, TrialCallback, died_for_memory, reason
+from ltsearch.run.unfit import Unfit
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import Status
 from ltsearch.study.spec import load
 from tests.ltsearch.helpers import study, write
+from trainables.errors import UserError
 
 
 @pytest.fixture
@@ -42,9 +45,9 @@ NO_MEMORY = "Task was killed due to the node running low on memory.\nMemory on t
 def memory_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice; undone after the test."""
     monkeypatch.setattr(RayActorManager, "_actor_task_failed", RayActorManager._actor_task_failed)
-    tell_memory_apart()
+    tell_memory_apart(died_for_memory)
     once = RayActorManager._actor_task_failed
-    tell_memory_apart()
+    tell_memory_apart(died_for_memory)
     assert RayActorManager._actor_task_failed is once
 
 
@@ -131,3 +134,50 @@ def test_a_process_that_died_before_it_had_begun_is_tried_again_so_often(trial: 
     callback.on_trial_error(1, [trial], trial)
     assert [one.outcome for one in queue.ended.values()] == [Outcome(Status.FAILED, "the trial's process died")]
     assert queue.store.read(job.cell.id).status is Status.FAILED
+
+
+NODE_GONE = "The actor died because its node has died. Node Id: 8f, the actor's node was terminated unexpectedly"
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_node_that_is_lost_is_not_charged_to_its_trial(trial: Trial, tmp_path: Path, goes_on: bool) -> None:
+    callback, queue, job = begun(tmp_path, trial, max_failures=0)
+    for times in range(1, 4):
+        trial.handle_error(RayActorError(error_msg=NODE_GONE))
+        if goes_on:
+            callback.on_trial_recover(1, [trial], trial)
+        else:
+            callback.on_trial_error(1, [trial], trial)
+            assert callback.feeder.suggest(trial.trial_id)["cell"] == job.cell.id
+        assert (job.retries, job.not_its_fault, queue.ended) == (0, times, {}) and job.cell.id in queue.running
+    trial.handle_error(ActorDiedError())
+    callback.on_trial_error(1, [trial], trial)
+    assert [one.outcome.status for one in queue.ended.values()] == [Status.FAILED]
+
+
+def test_a_trial_that_kills_every_node_ends(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ltsearch.run.tune_adapters.MOST_OF_NODES", 2)
+    callback, queue, job = begun(tmp_path, trial, max_failures=0)
+    for left in (True, True, False):
+        trial.handle_error(RayActorError(error_msg=NODE_GONE))
+        callback.on_trial_error(1, [trial], trial)
+        assert (not queue.ended) == left
+        if left:
+            callback.feeder.suggest(trial.trial_id)
+
+
+def test_a_node_that_cannot_set_up_is_avoided_by_the_next_attempt(trial: Trial, tmp_path: Path) -> None:
+    callback, queue, job = begun(tmp_path, trial, max_failures=0)
+    told: list[str] = []
+    callback.feeder.unfit = Unfit(lambda: ["8f", "a0"], told.append)
+    line = "RuntimeError: node h2: ImportError: no torch [node 8f]"
+    trial.handle_error(RayActorError(error_msg=f"error in its creation task\n{line}\n", actor_init_failed=True))
+    callback.on_trial_error(1, [trial], trial)
+    again = callback.feeder.suggest(trial.trial_id)
+    assert (again["cell"], again["avoid"], job.retries) == (job.cell.id, "8f", 0)
+    assert len(told) == 1 and told[0].startswith("node h2: ImportError: no torch; the node is left alone")
+    other = line.replace("8f", "a0")
+    trial.handle_error(RayActorError(error_msg=f"error in its creation task\n{other}\n", actor_init_failed=True))
+    with pytest.raises(UserError, match="no node is left on which a trial can be set up"):
+        callback.on_trial_error(1, [trial], trial)
+    assert isinstance(callback.feeder.broken, UserError) and queue.store.read(job.cell.id) is None

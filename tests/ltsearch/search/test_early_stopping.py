@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ltsearch.search import rungs
 from ltsearch.search.optuna_study import SearchStudy
 from ltsearch.store.records import CellRecord, Epoch, Status
 from tests.ltsearch.search.test_optuna_study import METRIC, open_study
@@ -65,7 +66,9 @@ def test_a_verdict_of_hyperband_survives_the_driver(tmp_path: Path) -> None:
         assert asked is not None
         number, value = asked[0], Epoch(epoch=1, metrics={METRIC: 0.01})
         if study.report(number, value, last=False):
-            assert study._judged_again(study._frozen(number))  # the note is there; the verdict is found without it
+            assert rungs.judged_again(
+                study.search, study.study, study._frozen(number), study._epochs
+            )  # the note is there; the verdict is found without it
             return
         study.tell(number, Status.FAILED, None)
     pytest.fail("no trial in ten was in the first bracket")
