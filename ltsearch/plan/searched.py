@@ -113,11 +113,15 @@ def _check_enqueued(search: Search, tree: Overrides, where: str) -> None:
             trial_config(merge(tree, nest(spaces.overrides(search.space, choice))), f"{where}.enqueue[{i}]")
 
 
-def search_cell(plan: Plan, chosen: Mapping[str, Any]) -> Cell:
-    """The cell of one choice of parameters, trained without the validation images; raises ``UserError``."""
-    assert plan.loaded.spec.search is not None and plan.search_base is not None
-    over = spaces.overrides(plan.loaded.spec.search.space, chosen)
-    tree = merge(_tree(plan.search_base), nest(over))
+def search_cell(plan: Plan, chosen: Mapping[str, Any], nth: int = 0) -> Cell:
+    """The cell of one choice of parameters with its ``nth`` seed, trained without the validation images.
+
+    Raises ``UserError``.
+    """
+    search = plan.loaded.spec.search
+    assert search is not None and plan.search_base is not None
+    over = spaces.overrides(search.space, chosen)
+    tree = merge(_tree(plan.search_base), nest({**over, "seed": search.trial_seeds[nth]}))
     config = trial_config(tree, f"{plan.loaded.file}: search trial {dict(chosen)}")
     return cell_of(config, keep_final=False)
 

@@ -225,9 +225,9 @@ def count(plan: Plan, study: SearchStudy | None, store: CellStore) -> tuple[int,
         over = study.is_over()
         confirmed = {cell.id for cell in confirmations(study)} - {cell.id for cell in cells}
         asked = search.confirm.top_k * len(seed_list(search.confirm.seeds)) if search.confirm else 0
-        total += study.ended() if over else search.trials + study.known()
+        total += study.cells_ended() if over else (search.trials + study.known()) * search.seeds_per_trial
         total += len(confirmed) if over else asked
-        done += study.ended() + (sum(is_settled(cell, store) for cell in confirmed) if over else 0)
+        done += study.cells_ended() + (sum(is_settled(cell, store) for cell in confirmed) if over else 0)
     return total, done
 
 

@@ -190,7 +190,7 @@ class Queue:
             if self.study.is_known(number):
                 for listener in self.listeners:
                     listener.planned(1)
-            self._wait([Job(cell, "search", f"trial {number}", trial_number=number)])
+            self._wait([self._search_job(number, cell)])
             return True
         if self._of_search:
             return False
@@ -307,9 +307,20 @@ class Queue:
 
     # -- the search ------------------------------------------------------------------------------------------------------
 
+    def _search_job(self, number: int, cell: Cell) -> Job:
+        several = self.study is not None and self.study.search.seeds_per_trial > 1
+        label = f"trial {number} · seed {cell.seed}" if several else f"trial {number}"
+        return Job(cell, "search", label, trial_number=number)
+
     def _tell(self, job: Job, status: Status, record: CellRecord) -> None:
-        if job.trial_number is not None and self.study is not None:
-            self.study.tell(job.trial_number, status, record)
+        if job.trial_number is None or self.study is None:
+            return
+        following = self.study.tell(job.trial_number, status, record)
+        if following is not None:  # the same configuration with another seed
+            self._wait([self._search_job(job.trial_number, following)], first=True)
+        elif left := self.study.seeds.not_needed(job.trial_number):
+            for listener in self.listeners:
+                listener.planned(-left)
 
     def _tell_settled(self, job: Job, record: CellRecord) -> None:
         """Another sweep, or a row, has run a job's cell: its history is told, nothing is trained."""

@@ -25,8 +25,9 @@ from ltsearch.plan.searched import confirm_cells, first_choices, search_cell
 from ltsearch.search import budget, rungs
 from ltsearch.search.journal import damaged, journal, where
 from ltsearch.search.optuna_internals import live
-from ltsearch.search.record import CELL, EPOCHS, SECONDS, search_record
+from ltsearch.search.record import CELL, search_record
 from ltsearch.search.samplers import feasible, make_pruner, make_sampler
+from ltsearch.search.trial_seeds import TrialSeeds
 from ltsearch.store.ids import identity
 from ltsearch.store.records import CellRecord, Epoch, SearchRecord, Status
 from ltsearch.study import space as spaces
@@ -79,6 +80,7 @@ class SearchStudy:
         for trial in reversed(self._trials()):
             if CELL in trial.user_attrs:
                 self._first_with[trial.user_attrs[CELL]] = trial.number
+        self.seeds = TrialSeeds(self.search, self.study, self._frozen)
         self._known = known
         self._opened = time.monotonic()
         self.stopped_by = ""
@@ -133,8 +135,10 @@ class SearchStudy:
             self._resumable = self._left_running()
         if self._resumable:
             number = self._resumable.pop(0)
-            cell = search_cell(self.plan, self._params(self._frozen(number)))
-            return number, cell
+            if (nth := self.seeds.next(number)) is not None:
+                return number, self._cell(number, nth)
+            self.seeds.tell_mean(number)  # its driver died before it could
+            return self.ask()
         if self._spent():
             return None
         self._enqueue()
@@ -277,7 +281,7 @@ class SearchStudy:
         trial, or anywhere between the value and the verdict, comes to the same one, at the same epoch, when the epochs are told
         again.
         """
-        if self.search.early_stopping is None or len(self.search.metrics) > 1:
+        if self.search.early_stopping is None or len(self.search.metrics) > 1 or self.search.seeds_per_trial > 1:
             return False
         value = epoch.metrics.get(self.search.metrics[0].name)
         frozen = self._frozen(number)
@@ -300,29 +304,32 @@ class SearchStudy:
             trial.set_user_attr(JUDGED, epoch.epoch)  # a verdict to go on is kept as well: rivals may have come since
         return stop
 
-    def tell(self, number: int, status: Status, record: CellRecord | None) -> None:
-        """How a trial ended. Stopped early and diverged are PRUNED, other failures FAIL."""
+    def tell(self, number: int, status: Status, record: CellRecord | None) -> Cell | None:
+        """How a trial's cell ended; returns the next one of a trial that goes on with another seed.
+
+        Stopped early and diverged trials are PRUNED, those with other failures FAIL.
+        """
         frozen = self._frozen(number)
         if frozen.state.is_finished():
-            return
-        trial = live(self.study, frozen)
+            return None
         self._keep_wall_seconds()
         history = record.history if record is not None else []
-        trial.set_user_attr(SECONDS, sum(e.metrics.get("seconds", 0.0) for e in history))
-        trial.set_user_attr(EPOCHS, history[-1].epoch if history else 0)
-        for name, violation in self._violations(status, history).items():
-            if name not in frozen.constraints:  # a driver died after it was told
-                trial.set_constraint(name, violation)
+        seconds, epochs = sum(e.metrics.get("seconds", 0.0) for e in history), history[-1].epoch if history else 0
+        self.seeds.add_up(number, seconds, epochs, self._violations(status, history))
         if status is Status.FINISHED:
             values = [history[-1].metrics.get(metric.name) for metric in self.search.metrics]
             if all(value is not None for value in values):
-                self.study.tell(number, [float(v) for v in values if v is not None])
-                return
+                nth = self.seeds.finished(number, [float(v) for v in values if v is not None])
+                return self._cell(number, nth) if nth is not None else None
             lacking = [metric.name for metric, value in zip(self.search.metrics, values, strict=True) if value is None]
             self.problem = f"trial {number} finished without {', '.join(lacking)}; choose another metric"
         answers = (Status.PRUNED, Status.DIVERGED, Status.OUT_OF_MEMORY)  # of the configuration, not of a machine
         pruned = status in answers and len(self.search.metrics) == 1
-        self.study.tell(number, state=TrialState.PRUNED if pruned else TrialState.FAIL)
+        self.seeds.end(number, TrialState.PRUNED if pruned else TrialState.FAIL)
+        return None
+
+    def _cell(self, number: int, nth: int) -> Cell:
+        return search_cell(self.plan, self._params(self._frozen(number)), nth)
 
     def _violations(self, status: Status, history: list[Epoch]) -> dict[str, float]:
         """A configuration that diverges or needs too much memory answers by that, whatever else it is.
@@ -363,7 +370,17 @@ class SearchStudy:
 
     def cells(self) -> list[tuple[int, str]]:
         """Number and cell of every trial that counts."""
-        return [(t.number, t.user_attrs[CELL]) for t in self._counted() if CELL in t.user_attrs]
+        found = []
+        for trial in self._counted():
+            if CELL in trial.user_attrs:
+                found.append((trial.number, trial.user_attrs[CELL]))
+                more = range(1, self.seeds.begun(trial))
+                found += [(trial.number, search_cell(self.plan, self._params(trial), nth).id) for nth in more]
+        return found
+
+    def cells_ended(self) -> int:
+        """How many cells of the search's trials have ended."""
+        return self.seeds.ended(self._counted())
 
     def record(self) -> SearchRecord:
         """``search.json``."""

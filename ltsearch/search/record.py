@@ -12,7 +12,8 @@ from ltsearch.store.records import ConfirmedTrial, PlannedCell, SearchRecord, Se
 if TYPE_CHECKING:
     from ltsearch.search.optuna_study import SearchStudy
 
-# A trial's attributes.
+# A trial's attributes. Of several seeds, ``VALUES`` has the objectives of each that has finished, the others add up.
+VALUES, EACH, WORST = "values", "seconds_of_each", "worst"
 CELL, SECONDS, EPOCHS = "cell", "seconds", "epochs"
 
 

@@ -47,6 +47,8 @@ def make_pruner(search: Search, epochs: int) -> optuna.pruners.BasePruner:
             return optuna.pruners.HyperbandPruner(min_resource=grace, max_resource=most, reduction_factor=factor)
         case "median":
             return optuna.pruners.MedianPruner(n_startup_trials=stopping.startup_trials)
+        case "wilcoxon":
+            return optuna.pruners.WilcoxonPruner(p_threshold=stopping.p_threshold)
         case "patience":
             return optuna.pruners.PatientPruner(None, stopping.epochs_without_progress - 1, stopping.min_delta)
         case _:

@@ -63,9 +63,12 @@ class Constraint(Checked):
 
 
 class EarlyStopping(Checked):
-    """When a trial is stopped: ASHA (Li et al., MLSys 2020), Hyperband (JMLR 2018), below the median, or without progress."""
+    """When a trial is stopped: ASHA (Li et al., MLSys 2020), Hyperband (JMLR 2018), below the median, without progress.
 
-    rule: Literal["asha", "hyperband", "median", "patience"] = "asha"
+    Wilcoxon's test stops a trial of several seeds between two of them, once it is worse than the best on those that both have.
+    """
+
+    rule: Literal["asha", "hyperband", "median", "patience", "wilcoxon"] = "asha"
     grace_epochs: int = Field(1, ge=1, description="no trial is stopped before this epoch")
     reduction_factor: int = Field(3, ge=2, description="asha, hyperband: one in so many goes on from each rung")
     startup_trials: int = Field(5, ge=1, description="median: no trial is stopped before so many have ended")
@@ -73,11 +76,13 @@ class EarlyStopping(Checked):
         10, ge=1, description="patience: so many epochs that stay below the best before them"
     )
     min_delta: float = Field(0.0, ge=0, description="patience: by more than this")
+    p_threshold: float = Field(0.1, gt=0, le=1, description="wilcoxon: stopped below this p")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         rules = {"reduction_factor": ("asha", "hyperband"), "startup_trials": ("median",)}
         rules |= dict.fromkeys(("epochs_without_progress", "min_delta"), ("patience",))
+        rules |= {"p_threshold": ("wilcoxon",), "grace_epochs": ("asha", "hyperband", "median", "patience")}
         for option, its in rules.items():
             if option in self.model_fields_set and self.rule not in its:
                 raise ValueError(f"{option} goes with rule {' or '.join(its)}, not {self.rule!r}; leave it out")
@@ -88,6 +93,8 @@ class EarlyStopping(Checked):
         match self.rule:
             case "median":
                 return f"median (grace {self.grace_epochs}, after {self.startup_trials} trials)"
+            case "wilcoxon":
+                return f"Wilcoxon's test between seeds (p < {self.p_threshold:g})"
             case "patience":
                 return f"patience ({self.epochs_without_progress} epochs without progress, grace {self.grace_epochs})"
             case _:
@@ -115,6 +122,9 @@ class Search(Checked):
     metrics: Annotated[list[Metric], Field(min_length=1)] = [Metric()]
     constraints: list[Constraint] = Field([], description="what winners must keep to")
     sampler: Literal["tpe", "gp", "random", "cmaes", "nsga2"] = "tpe"
+    seeds_per_trial: int = Field(
+        1, ge=1, le=100, description="a trial is the mean over so many seeds, trained one after another"
+    )
     trials: int = Field(20, ge=1, description="configurations that are tried, pruned ones included")
     max_hours: float | None = Field(
         None, gt=0, description="no trial is started once those that ended have trained so long"
@@ -127,7 +137,9 @@ class Search(Checked):
     early_stopping: EarlyStopping | None = Field(EarlyStopping(), description="none: every trial runs all its epochs")
     val_per_class: int = Field(ge=1, description="validation images a class, taken out of the training pool")
     seed: int = Field(0, ge=0, description="every random choice of the search derives from it")
-    trial_seed: int = Field(1000, ge=0, lt=2**31, description="the seed that trials train with; confirm uses others")
+    trial_seed: int = Field(
+        1000, ge=0, lt=2**31, description="the (first) seed that trials train with; confirm uses others"
+    )
     enqueue: list[Literal["base"] | dict[str, Scalar]] = Field(
         ["base"],
         description="what is tried first: the setting of `base` (left out if it does not lie in the space), and choices of "
@@ -140,6 +152,11 @@ class Search(Checked):
     )
     repeat_configurations: bool = Field(False, description="true: a discrete space may run one configuration again")
     confirm: Confirm | None = Confirm()
+
+    @property
+    def trial_seeds(self) -> range:
+        """The seeds of a trial."""
+        return range(self.trial_seed, self.trial_seed + self.seeds_per_trial)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -156,7 +173,17 @@ class Search(Checked):
         if self.sampler == "gp" and any(p.when for p in self.space.values()):
             raise ValueError("sampler = 'gp' takes unconditional parameters only; use tpe or random")
         if self.confirm is not None:
-            seeds = seed_list(self.confirm.seeds)
-            if self.trial_seed in seeds:
-                raise ValueError(f"trial_seed = {self.trial_seed} is among confirm.seeds; winners need fresh seeds")
+            both = set(seed_list(self.confirm.seeds)) & set(self.trial_seeds)
+            if both:
+                raise ValueError(f"trial_seed = {min(both)} is among confirm.seeds; winners need fresh seeds")
+        by_seeds = self.early_stopping is not None and self.early_stopping.rule == "wilcoxon"
+        if self.seeds_per_trial > 1 and self.early_stopping is not None and not by_seeds:
+            raise ValueError(
+                f"seeds_per_trial = {self.seeds_per_trial} trains every seed to its end: set early_stopping to "
+                "`{rule: wilcoxon}`, which stops a trial between two seeds, or to null"
+            )
+        if self.seeds_per_trial == 1 and by_seeds:
+            raise ValueError("early_stopping.rule = 'wilcoxon' compares trials over seeds: set seeds_per_trial >= 2")
+        if self.seeds_per_trial > 1 and self.warm_start:
+            raise ValueError("warm_start goes with seeds_per_trial = 1")
         return self

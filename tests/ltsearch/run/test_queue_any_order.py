@@ -50,6 +50,8 @@ def studies() -> dict[str, dict[str, Any]]:
     found["teachers"]["search"]["space"] = {"method.weight": {"choice": [0.25, 0.5, 0.75, 1.0]}}
     found["repeats"] = study(**{**plain, "search.early_stopping": None, "search.repeat_configurations": True})
     found["repeats"]["search"]["space"] = {"method.beta": {"choice": [0.3, 0.6]}}
+    found["seeds"] = study(**{**plain, "search.seeds_per_trial": 3})
+    found["seeds"]["search"]["early_stopping"] = {"rule": "wilcoxon", "p_threshold": 0.9}
     found["adaptive"] = study(**{"base.training": {"epochs": EPOCHS}, "search": None})
     found["adaptive"]["seeds"] = {"min": 2, "max": 4, "until": {"ci_halfwidth": 0.5}}
     return found
