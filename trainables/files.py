@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -145,6 +147,29 @@ def _put(system: Any, path: str, content: bytes) -> None:
 
 
 Location = Path | RemotePath
+
+
+class NotRegular(OSError):
+    """What lies there is no file that can be read to its end: a FIFO, a device, a socket."""
+
+
+def read_regular(path: Path, most: int | None = None) -> bytes:
+    """A file's content; never waits for a FIFO's writer, and reads no device.
+
+    Raises ``OSError``: ``NotRegular`` for what is no file, or is longer than ``most`` bytes.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            kinds = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+            raise NotRegular(errno.EINVAL, f"not a file, but {kinds.get(stat.S_IFMT(mode), 'a device')}", str(path))
+        content = file.read() if most is None else file.read(most + 1)
+    if most is not None and len(content) > most:
+        raise NotRegular(errno.EFBIG, f"longer than {most // 2**20} MiB", str(path))
+    return content
 
 
 def encodable(text: str) -> bool:

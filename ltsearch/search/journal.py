@@ -29,6 +29,8 @@ def journal(folder: Location) -> BaseJournalBackend:
     if isinstance(folder, RemotePath):
         return ObjectJournal(folder / FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
+    if (folder / FILE).exists() and not (folder / FILE).is_file():
+        raise damaged(folder / FILE, "not a file")
     return FileJournal(folder / FILE)
 
 
@@ -57,7 +59,7 @@ def attributes(folder: Location, name: str) -> list[str]:
     if isinstance(folder, RemotePath):
         texts = [(folder / FOLDER / name).read_bytes() for name in (folder / FOLDER).names()]
     else:
-        texts = [(folder / FILE).read_bytes()] if (folder / FILE).exists() else []
+        texts = [(folder / FILE).read_bytes()] if (folder / FILE).is_file() else []
     found = []
     for line in b"\n".join(texts).splitlines():
         with suppress(ValueError):

@@ -19,12 +19,27 @@ from ltsearch.store.permissions import DENIED, denied
 from ltsearch.store.records import FINAL_ARTIFACT, SETTLED, CellRecord, Status
 from ltsearch.store.validation import BadRecord, parse
 from trainables.errors import UserError
-from trainables.files import ASIDE, OWN, Location, RemotePath, keep_aside, location, shown, write_text
+from trainables.files import (
+    ASIDE,
+    OWN,
+    Location,
+    NotRegular,
+    RemotePath,
+    keep_aside,
+    location,
+    read_regular,
+    shown,
+    write_text,
+)
 
 RECORD, CHECKPOINT, WEIGHTS = "record.json", "checkpoint.pt", "weights.pt"
 CLAIM = "claim.json"  # who trains it
 HUNG = "hung.txt"  # what a process was doing that did nothing any more
 STORAGE_VARIABLE = "LTSEARCH_STORAGE"
+
+
+def _whole(path: Location) -> bytes:
+    return read_regular(path) if isinstance(path, Path) else path.read_bytes()
 
 
 def storage_root(option: str | None) -> str:
@@ -107,12 +122,14 @@ class CellStore:
         """A file's content. A store that does not answer for a moment has not lost its files: tried again, then ``OSError``."""
         for pause in (0.5, 2.0, 5.0):
             try:
-                return path.read_bytes()
+                return _whole(path)
             except OSError as error:
                 if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno in DENIED:
                     raise
+                if isinstance(error, NotRegular | IsADirectoryError):
+                    raise BadRecord(error.strerror) from None
                 time.sleep(pause)
-        return path.read_bytes()
+        return _whole(path)
 
     def write(self, record: CellRecord) -> None:
         """Replace a cell's record."""

@@ -54,7 +54,7 @@ def held_mark(folder: Path) -> str | None:
 def _said(folder: Path) -> tuple[int, str, str] | None:
     """Process, host and mark in a lock that is held; None for one that is not, or is being taken just now."""
     try:
-        with open(folder / "lock") as file:
+        with open(os.open(folder / "lock", os.O_RDONLY | os.O_NONBLOCK)) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:

@@ -218,6 +218,11 @@ class PublishedTable(_Request):
     table: str
 
 
+def _two(row: str, reference: str) -> None:
+    if row == reference:
+        raise ValueError(f"row and reference are both {row!r}: name two")
+
+
 class PairedTest(_Request):
     """McNemar's test of two rows on the same test images."""
 
@@ -225,6 +230,11 @@ class PairedTest(_Request):
     reference: str
     setting: str | None = None
     seed: int | None = Field(None, description="none: all that both have finished")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _two(self.row, self.reference)
+        return self
 
 
 class Claim(_Request):
@@ -238,6 +248,11 @@ class Claim(_Request):
         "accuracy", description="of what the row predicts with; ece: expected calibration error, the smaller the better"
     )
     at_least: float = Field(0.0, ge=0, description="the smallest difference worth seeing, in points; none: any")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _two(self.row, self.reference)
+        return self
 
 
 class PlannedCell(_Record):

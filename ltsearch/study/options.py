@@ -10,6 +10,8 @@ from ltsearch.study.overrides import parse_assignment
 from ltsearch.study.spec import Loaded, load
 from trainables.errors import UserError
 
+MOST_AT_ONCE = 100_000  # trials
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -25,8 +27,11 @@ class Choice:
         """The study with all of it; raises ``UserError``."""
         assignments = [parse_assignment(text) for text in self.set]
         if self.max_concurrent is not None:
-            if self.max_concurrent < 1:
-                raise UserError(f"--max-concurrent {self.max_concurrent}: must be >= 1")
+            if not 1 <= self.max_concurrent <= MOST_AT_ONCE:
+                shown = (
+                    f"{self.max_concurrent:.6g}" if self.max_concurrent < 1e300 else "a number of hundreds of digits"
+                )
+                raise UserError(f"--max-concurrent {shown}: must be >= 1 and at most {MOST_AT_ONCE}")
             assignments.append({"resources": {"max_concurrent": self.max_concurrent}})
         loaded = load(self.spec, self.profile, assignments, parse_seeds(self.seeds))
         return loaded.model_copy(update={"command": self.command()})

@@ -22,16 +22,14 @@ def nest_key(key: str, value: Any) -> Tree:
 
 def parse_assignment(text: str) -> Tree:
     """``method.beta=0.5`` of ``--set``; the value is YAML. Raises ``UserError``."""
-    import yaml
-
-    from ltsearch.study.yaml_file import check_texts
+    from ltsearch.study.yaml_file import parse_yaml
 
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UserError(f"--set {text!r}: must be key=value, for example --set base.method.beta=0.5")
-    try:
-        tree = nest_key(key.strip(), yaml.safe_load(value))
-        check_texts(tree, f"--set {text!r}")
-        return tree
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {text!r}: the value is not YAML ({str(error).splitlines()[0]})") from None
+    if key.strip().split(".")[0] in ("profiles", "extends"):
+        raise UserError(
+            f"--set {text!r}: profiles are chosen by --profile, and what a study extends stands in its file"
+        )
+    shown = text if len(text) <= 80 else f"{text[:77]}…"
+    return nest_key(key.strip(), parse_yaml(value, f"--set {shown!r}"))

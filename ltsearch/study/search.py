@@ -125,7 +125,7 @@ class Search(Checked):
     seeds_per_trial: int = Field(
         1, ge=1, le=100, description="a trial is the mean over so many seeds, trained one after another"
     )
-    trials: int = Field(20, ge=1, description="configurations that are tried, pruned ones included")
+    trials: int = Field(20, ge=1, le=1_000_000, description="configurations that are tried, pruned ones included")
     max_hours: float | None = Field(
         None, gt=0, description="no trial is started once those that ended have trained so long"
     )
@@ -172,6 +172,10 @@ class Search(Checked):
             raise ValueError("sampler = 'cmaes' takes unconditional numeric parameters only; use tpe, gp or random")
         if self.sampler == "gp" and any(p.when for p in self.space.values()):
             raise ValueError("sampler = 'gp' takes unconditional parameters only; use tpe or random")
+        if self.confirm is not None and self.confirm.top_k > self.trials:
+            raise ValueError(
+                f"confirm.top_k = {self.confirm.top_k} is more than the {self.trials} trials that there will be"
+            )
         if self.confirm is not None:
             both = set(seed_list(self.confirm.seeds)) & set(self.trial_seeds)
             if both:

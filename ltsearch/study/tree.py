@@ -9,9 +9,20 @@ from ltsearch.study.overrides import merge, nest, nest_key
 from ltsearch.study.yaml_file import read_yaml
 from trainables.errors import UserError
 
+MOST_FILES = 100  # that a study extends, each as often as it is named
 
-def read_study(file: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The mapping of a file on top of those it ``extends``; raises ``UserError``, also if they extend each other."""
+
+def read_study(file: Path, below: tuple[Path, ...] = (), read: list[Path] | None = None) -> dict[str, Any]:
+    """The mapping of a file on top of those it ``extends``; raises ``UserError``, also if they extend each other.
+
+    ``read``: the files that were read so far.
+    """
+    read = [] if read is None else read
+    read.append(file)
+    if len(read) > MOST_FILES:
+        raise UserError(
+            f"{read[0]}: extends more than {MOST_FILES} files, by way of {file}; bring some of them together"
+        )
     tree = read_yaml(file)
     parents = tree.pop("extends", [])
     names = [parents] if isinstance(parents, str) else parents
@@ -23,7 +34,7 @@ def read_study(file: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
         parent = file.parent / name
         if parent.resolve() in chain:
             raise UserError(f"{file}: extends = {name!r}: the files extend each other")
-        merged = apply(merged, read_study(parent, chain))
+        merged = apply(merged, read_study(parent, chain, read))
     return apply(merged, tree)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from trainables.errors import UserError
-from trainables.files import encodable, shown
+from trainables.files import encodable, read_regular, shown
 
 
 class _Loader(yaml.SafeLoader):
@@ -40,26 +40,62 @@ _Loader.add_implicit_resolver(
 )
 
 
+LONGEST, MOST_VALUES = 4 * 2**20, 200_000  # bytes of a file; values in it, once its aliases and merges are written out
+
+
 def read_yaml(file: Path) -> dict[str, Any]:
     """A mapping; raises ``UserError`` if the file is missing, not YAML or not a mapping."""
     try:
-        tree = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+        text = read_regular(file, LONGEST).decode("utf-8")
     except FileNotFoundError:
         raise UserError(f"{file}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: cannot be read ({error})") from None
+        raise UserError(f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    tree = parse_yaml(text, str(file))
+    if not isinstance(tree, dict):
+        raise UserError(f"{file}: a study is a mapping (name, base, ablation, search, …), not {type(tree).__name__}")
+    return {str(key): value for key, value in tree.items()}
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """What a text says; raises ``UserError``, and does not unfold what would be too large."""
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is not None and _size(node, {}) > MOST_VALUES:
+                raise UserError(
+                    f"{where}: with its aliases and merges written out it has more than {MOST_VALUES} values; write less of it"
+                )
+            tree = loader.construct_document(node) if node is not None else None
+        finally:
+            loader.dispose()
     except RecursionError:
-        raise UserError(f"{file}: nested too deeply") from None
+        raise UserError(f"{where}: nested too deeply") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"{file}{place}: not YAML: {getattr(error, 'problem', None) or error}") from None
+        said = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).splitlines()[0]
+        raise UserError(f"{where}{place}: not YAML: {said}") from None
     except (ValueError, OverflowError) as error:  # a date that is none, a number of a million digits
-        raise UserError(f"{file}: not YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{file}: a study is a mapping (name, base, ablation, search, …), not {type(tree).__name__}")
-    check_texts(tree, str(file))
-    return {str(key): value for key, value in tree.items()}
+        raise UserError(f"{where}: not YAML: {str(error).partition(';')[0]}") from None
+    check_texts({"": tree} if not isinstance(tree, Mapping) else tree, where)
+    return tree
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node has, an alias counted as what it stands for; raises ``YAMLError`` for one inside of itself."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    size = known.get(id(node))
+    if size == 0:
+        raise yaml.constructor.ConstructorError(None, None, "an alias inside of what it stands for", node.start_mark)
+    if size is None:
+        known[id(node)] = 0
+        pairs = isinstance(node, yaml.MappingNode)
+        inner = [one for pair in node.value for one in pair] if pairs else node.value
+        size = known[id(node)] = 1 + sum(_size(one, known) for one in inner)
+    return size
 
 
 def check_texts(tree: Mapping[Any, Any], where: str) -> None:
