@@ -15,6 +15,7 @@ from analysis.figures import (
     class_kl,
     curve,
     forest,
+    gain,
     hardest_negative,
     learning_curves,
     loss_weights,
@@ -45,6 +46,7 @@ _MODULES: dict[FigureKind, Any] = {
     "forest": forest,
     "learning_curves": learning_curves,
     "accuracy_cost": accuracy_cost,
+    "gain": gain,
 }
 FIGURES: dict[FigureKind, Kind[Any]] = {
     kind: Kind(module.build, module.render, module.table, module.describe, module.CAPTION)

@@ -170,7 +170,7 @@ class Published(_Record):
 
 FigureKind = Literal[
     "curve", "bars", "class_accuracy", "class_kl", "hardest_negative", "predictions", "tsne", "loss_weights",
-    "shifted_test", "virtual_examples", "forest", "learning_curves", "accuracy_cost",
+    "shifted_test", "virtual_examples", "forest", "learning_curves", "accuracy_cost", "gain",
 ]  # fmt: skip
 
 
@@ -188,11 +188,14 @@ class FigureRequest(_Request):
         "distance between experts and between copies; hardest_negative: score of the strongest wrong class; predictions: "
         "two experts on one image; tsne: features; loss_weights: learned λ over epochs; shifted_test: accuracy under shifted "
         "test distributions, with its table; virtual_examples: DiVE's, by shot group; forest: differences to the reference; "
-        "learning_curves: loss and accuracies over epochs; accuracy_cost: accuracy against a training step's cost"
+        "learning_curves: loss and accuracies over epochs; accuracy_cost: accuracy against a training step's cost; "
+        "gain: difference between two `rows` against how well the second fits its training images, over settings"
     )
     caption: str = Field("", description="stands below the figure; none: what the kind is called")
     rows: list[str] = Field([], description="names of rows; none: all")
-    setting: str | None = Field(None, description="of the ablation's settings; none: all (curve, bars), else the first")
+    setting: str | None = Field(
+        None, description="of the ablation's settings; none: all (curve, bars, gain), else the first"
+    )
     x: str | None = Field(None, description="curve: the configuration key on the horizontal axis")
     x_label: str | None = Field(None, description="curve: what the axis is called; none: the key")
     absent: float | None = Field(None, description="curve: x of a row whose method has no such key")
@@ -208,6 +211,8 @@ class FigureRequest(_Request):
     def _check(self) -> Self:
         if (self.kind == "curve") != (self.x is not None):
             raise ValueError(f"x = {self.x!r}: a figure of kind 'curve', and no other, names the key `x` of its axis")
+        if self.kind == "gain" and len(self.rows) != 2:
+            raise ValueError(f"rows = {self.rows}: a figure of kind 'gain' takes two, such as [NCL++, control]")
         return self
 
 

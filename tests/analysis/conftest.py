@@ -29,6 +29,7 @@ from ltsearch.store.records import (
     SearchTrial,
     Status,
 )
+from tests.analysis.figure_requests import hundred, study  # noqa: F401 (fixtures)
 
 SWEEP = "study@small"
 SEEDS = (0, 1, 2)
