@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -411,6 +412,43 @@ def test_a_full_disk(disk: Path, tmp_path: Path) -> None:
 
 
 # -- the driver --------------------------------------------------------------------------------------------------------
+
+
+def test_two_sweeps_train_what_they_share_once(tmp_path: Path) -> None:
+    """Two drivers with an MLflow each on one storage; the first is killed, and the second takes over what it was training."""
+    first, second, shared = (tmp_path / name for name in ("first", "second", "shared"))
+    tree = ablation(**{"base.synthetic": {"epoch_seconds": 1.0}, "resources.checkpoint_seconds": 0})
+    words = ("study.yaml", "--storage", str(shared), "--max-concurrent", "1")
+    for folder, name in ((first, "one"), (second, "another")):
+        folder.mkdir()
+        write(folder, {**tree, "name": name})
+    store, running = CellStore(shared), [start(first, *words)]
+
+    def at_work(sweep: str, epochs: int) -> set[str]:
+        now = read_status(store.sweep_folder(sweep))
+        return {trial.cell for trial in now.running if trial.epoch >= epochs} if now is not None else set()
+
+    try:
+        wait(lambda: at_work("one", 1), 120, running[0])
+        running.append(start(second, *words))
+        wait(lambda: at_work("another", 1), 120, running[1])
+        wait(lambda: at_work("one", 2), 60, running[0])
+        left = at_work("one", 2)
+        running[0].kill()
+        assert not left & at_work("another", 0)
+        assert running[1].wait(240) == 0, (second / "output").read_text()
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    begun = [re.findall(r"\] start .*\((\w+)\)", (folder / "output").read_text()) for folder in (first, second)]
+    cells = store.cells()
+    assert len(cells) == 6 and all(str(r.status) == "finished" for r in records(store, cells).values())
+    assert set(begun[0]) & set(begun[1]) == left  # all others were trained by one of the two
+    assert "is training it; it is waited for" in (second / "output").read_text()
+    assert all([e.epoch for e in record.history] == list(range(1, 10)) for record in records(store, cells).values())
+    again = sweep(first, *words)
+    assert again.returncode == 0 and "nothing to run" in again.stdout, again.stdout + again.stderr
 
 
 def test_a_driver_that_dies_goes_on_elsewhere(s3: str, tmp_path: Path) -> None:

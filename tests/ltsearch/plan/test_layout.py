@@ -208,14 +208,16 @@ def test_which_rows_are_nothing_but_components(tmp_path: Path) -> None:
         ({"paired_tests": [{"row": "CE", "reference": "x"}]}, r"report.paired_tests\[0\]: no row 'x'"),
         ({"claims": [{"row": "x", "reference": "CE"}]}, r"report.claims\[0\]: no row 'x'"),
         (
-            {"claims": [{"row": "CE", "reference": "CE", "setting": "s"}]},
+            {"claims": [{"row": "CE", "reference": "BIL", "setting": "s"}]},
             r"report.claims\[0\].setting = 's': settings: IF 10, IF 5",
         ),
     ],
 )
 def test_a_report_can_only_show_what_there_is(tmp_path: Path, report: dict[str, Any], message: str) -> None:
+    tree = {**settings_study(), "report": report}
+    tree["ablation"]["rows"].append({"name": "BIL", "set": {"method": {"name": "bsce"}}})
     with pytest.raises(UserError, match=message):
-        make_plan(load(write(tmp_path, {**settings_study(), "report": report})))
+        make_plan(load(write(tmp_path, tree)))
 
 
 def test_teachers_come_first_and_once(tmp_path: Path) -> None:
