@@ -164,6 +164,7 @@ def sweep(loaded: Loaded, options: RunOptions, given: Mapping[str, Trainable] | 
     store = CellStore(storage_root(options.storage))
     root = sources.data_root(options.data_root)
 
+    from ltsearch.run.wishes import forget as forget_wishes
     from ltsearch.tracking import extras, server
     from ltsearch.tracking.writer import Tracker
 
@@ -178,6 +179,7 @@ def sweep(loaded: Loaded, options: RunOptions, given: Mapping[str, Trainable] | 
 
     with sweep_lock(store.sweep_folder(loaded.sweep)) as lock, ExitStack() as session:
         claims = Claims(store, lock)
+        forget_wishes(store.sweep_folder(loaded.sweep))
         work = outstanding.look(plan, store, root, fresh=options.fresh, retry=options.retry, say=print)
         preflight.work(plan, store, work.configs)
         functions = preflight.functions(work.configs, given or {})
@@ -191,7 +193,7 @@ def sweep(loaded: Loaded, options: RunOptions, given: Mapping[str, Trainable] | 
         if options.fresh:
             outstanding.forget(plan, store, root, claims, say=print)
         sources.remember(store, work.data, root)
-        outstanding.begin(plan, work, store, root, say=print)
+        outstanding.begin(plan, work, store, root, print, claims)
         queue, shown_plan = drive(plan, work, store, tracker, capacity, session, options, functions, claims)
 
         failures = outstanding.failures(plan, work.study, store, queue.ended)
@@ -272,6 +274,7 @@ def drive(
                     pending=growing,
                     functions=functions,
                     each_round=Listening(folder, queue, capacity, progress.say).look,
+                    growing=bool(capacity.more),
                 )
         else:
             print(f"{sweep}: all {total} cells are finished, nothing to run; MLflow: {shown(tracker.uri)}")

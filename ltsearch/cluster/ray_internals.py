@@ -47,6 +47,16 @@ def tell_memory_apart(died: Callable[[Exception], Exception]) -> None:
     manager._actor_task_failed = actor_task_failed
 
 
+def let_idle_actors_go(controller: Any) -> None:
+    """End the actors that Tune keeps for trials to come, and give back what they hold. Nothing public does, in mid-run."""
+    controller._cleanup_cached_actors(force_all=True)
+
+
+def ask_again(trial: Any) -> None:
+    """Make a Tune trial's resource request anew from its configuration, which has changed since Tune made it."""
+    trial.create_placement_group_factory()
+
+
 def error_of(trial: Any) -> BaseException | None:
     """What a Tune trial raised. Its ``get_error`` reads the trial's storage, where the file only comes later."""
     from ray import cloudpickle

@@ -62,6 +62,13 @@ class Watchdog:
             self._file = None
 
 
+def forget(folder: Location) -> None:
+    """What a process of an earlier driver has left: it is not to be told of the next one."""
+    if isinstance(folder, Path):
+        with suppress(OSError):
+            (folder / STACK).unlink(missing_ok=True)
+
+
 def told(folder: Location) -> str | None:
     """Why a trial's process ended itself, if it did; what it wrote is kept as ``hung.txt``."""
     if not isinstance(folder, Path):

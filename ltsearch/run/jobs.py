@@ -33,6 +33,7 @@ TRANSITIONS: dict[tuple[State | None, State], str] = {
         State.OVER,
     ): "its cell is settled already, the search stops it on what it knows, what it requires cannot finish, its row is left out",
     (State.BLOCKED, State.WAITING): "what it waited for is over",
+    (State.BLOCKED, State.OVER): "its row is left out",
     (State.RUNNING, State.WAITING): "its process died before it had begun, or its node was lost or could not set it up",
     (State.RUNNING, State.OVER): "finished, stopped early, or failed for good",
 }

@@ -53,22 +53,27 @@ def read_data(plan: Plan, work: Work, root: Path, say: Callable[[str], None]) ->
     check_metrics(plan, work.data)
 
 
-def begin(plan: Plan, work: Work, store: CellStore, root: Path, say: Callable[[str], None]) -> None:
-    """Open the search, and forget records that do not count: of other data, and with ``retry`` those without a result."""
+def begin(
+    plan: Plan, work: Work, store: CellStore, root: Path, say: Callable[[str], None], claims: Claims | None = None
+) -> None:
+    """Open the search, and forget records that do not count: of other data, and with ``retry`` those without a result.
+
+    What another sweep is training now is left to it.
+    """
     work.stale = sources.stale_check(store, root)
     if work.study is None and plan.search_base is not None:
         from ltsearch.search.optuna_study import SearchStudy
 
         folder, content = store.sweep_folder(plan.loaded.sweep), sources.content(store, plan.search_base, root)
-        search = plan.loaded.spec.search
-        known = earlier(plan, store, work.stale) if search is not None and search.warm_start else []
+        work.study = SearchStudy(plan, folder, content or "")
+    if work.study is not None and work.study.search.warm_start and work.study.begins():
+        work.study.known_choices = known = earlier(plan, store, work.stale)
         if known:
             say(f"search: {len(known)} cells of its space are there already: it is told of them")
-        work.study = SearchStudy(plan, folder, content or "", known=known)
     judge = unwanted(False, work.retry, work.stale)
     for cell in [*plan.cells, *confirmations(work.study)]:
         record = store.read(cell.id)
-        if record is not None and judge(record):
+        if record is not None and judge(record) and not (claims is not None and claims.other(cell.id)):
             if work.stale(record):
                 say(f"cell {cell.id}: its data set has another content than when it ran; it is run again")
             store.clear(cell.id)
@@ -225,7 +230,8 @@ def count(plan: Plan, study: SearchStudy | None, store: CellStore) -> tuple[int,
         over = study.is_over()
         confirmed = {cell.id for cell in confirmations(study)} - {cell.id for cell in cells}
         asked = search.confirm.top_k * len(seed_list(search.confirm.seeds)) if search.confirm else 0
-        total += study.cells_ended() if over else (search.trials + study.known()) * search.seeds_per_trial
+        most = (search.trials + study.known()) * search.seeds_per_trial - study.cells_left_out()
+        total += study.cells_ended() if over else most
         total += len(confirmed) if over else asked
         done += study.cells_ended() + (sum(is_settled(cell, store) for cell in confirmed) if over else 0)
     return total, done

@@ -8,13 +8,13 @@ runs once. ``jobs.TRANSITIONS`` has the states of a job.
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from ltsearch.plan.adaptive import seeds_now
 from ltsearch.plan.cells import Cell, Plan, first, required_label
 from ltsearch.run.jobs import Ended, Job, Listener, Outcome, State, bare_record
+from ltsearch.run.line import Line
 from ltsearch.run.weights import unusable
 from ltsearch.search.optuna_study import SearchStudy
 from ltsearch.store.cells import CellStore
@@ -45,13 +45,9 @@ class Queue:
         self.say: Callable[[str], None] = print
         self.running: dict[str, Job] = {}  # by cell
         self.ended: dict[str, Ended] = {}  # by cell, of this run of the command
-        self._line: deque[Job] = deque()  # who is waiting
-        self._blocked: dict[str, list[Job]] = {}  # by the cell that they wait for
+        self.line = Line()
         self._elsewhere: set[str] = set()  # of them, cells that another sweep trains
         self._looked = 0.0  # when that was last looked at
-        self._queued: Counter[str] = Counter()  # cells in line or blocked
-        self._of_search = 0  # search trials that are not over
-        self._search_blocked = 0  # of them, those that are blocked
         self._left_out: set[str] = set()  # rows, as asked
         self._known_weights: set[str] = set()  # required cells whose weights were looked at
         self._planned: set[str] = set()  # cells of the ablation that are finished or were put into line
@@ -59,47 +55,13 @@ class Queue:
         self._searching = study is not None
         self._plan_ablation()
 
-    # -- states ----------------------------------------------------------------------------------------------------------
-
-    def _wait(self, jobs: Sequence[Job], *, first: bool = False) -> None:
-        """Into line, in this order; ``first``: before all others."""
-        for job in jobs:
-            if job.state is None and job.stage == "search":
-                self._of_search += 1
-            job.to(State.WAITING)
-            self._queued[job.cell.id] += 1
-        if first:
-            self._line.extendleft(reversed(jobs))
-        else:
-            self._line.extend(jobs)
-
-    def _block(self, job: Job, cell: str) -> None:
-        job.to(State.BLOCKED)
-        self._search_blocked += job.stage == "search"
-        self._blocked.setdefault(cell, []).append(job)
-
-    def _unblock(self, cell: str) -> None:
-        """A cell is over: who waited for it looks again, before all others."""
-        free = self._blocked.pop(cell, [])
-        self._search_blocked -= sum(job.stage == "search" for job in free)
-        self._queued.subtract(job.cell.id for job in free)
-        self._wait(free, first=True)
-
-    def _over(self, job: Job) -> None:
-        job.to(State.OVER)
-        self._of_search -= job.stage == "search"
-        job.epochs_seen = {}
-        self._unblock(job.cell.id)
-
     # -- what is next ----------------------------------------------------------------------------------------------------
 
     def next(self) -> Job | None:
         """The next job; None if there is none at the moment (``exhausted`` tells whether there will be)."""
         self._look_elsewhere()
         while True:
-            while self._line:
-                job = self._line.popleft()
-                self._queued[job.cell.id] -= 1
+            while (job := self.line.pop()) is not None:
                 if self._can_run(job):
                     job.to(State.RUNNING)
                     self.running[job.cell.id] = job
@@ -108,13 +70,15 @@ class Queue:
                 return None
 
     def _can_run(self, job: Job) -> bool:
-        """Is it to be handed out? Else it is over, or blocked."""
+        """Is it to be handed out? Else it is over, or blocked.
+
+        Nothing of a cell is changed before it is claimed: another sweep may be training it.
+        """
         cell = job.cell
         if cell.id in self.running:
-            self._queued[cell.id] += 1
-            self._block(job, cell.id)
+            self.line.block(job, cell.id)
             return False
-        record = self._current(cell.id)
+        record = self._fresh(cell.id)
         if record is not None and record.status in SETTLED:
             self._tell_settled(job, record)
             return False
@@ -124,8 +88,16 @@ class Queue:
                 ids = ", ".join(first.id for first in missing)
                 self.end(job, Outcome(Status.FAILED, f"what it requires, {ids}, has not finished"))
             else:
-                self._queued[cell.id] += 1
-                self._block(job, missing[0].id)
+                self.line.block(job, missing[0].id)
+            return False
+        if (other := self._claim(cell.id)) is not None:
+            self.say(f"{job.label} ({cell.id}): {other} is training it; it is waited for")
+            self._elsewhere.add(cell.id)
+            self.line.block(job, cell.id)
+            return False
+        record = self._current(cell.id)
+        if record is not None and record.status in SETTLED:  # another sweep has finished it before it was claimed
+            self._tell_settled(job, record)
             return False
         if record is not None and job.trial_number is not None and self._replay(job.trial_number, record):
             if record.status is not Status.PRUNED:  # the driver died between the verdict and the record
@@ -133,20 +105,12 @@ class Queue:
             self._tell(job, Status.PRUNED, record)
             self._over(job)
             return False
-        if (other := self._claim(cell.id)) is not None:
-            self.say(f"{job.label} ({cell.id}): {other} is training it; it is waited for")
-            self._queued[cell.id] += 1
-            self._elsewhere.add(cell.id)
-            self._block(job, cell.id)
-            return False
-        if record is None or record.status not in SETTLED:  # another sweep may have finished it before it was claimed
-            record = self._current(cell.id)
-            if record is not None and record.status in SETTLED:
-                self._release(cell.id)
-                self._tell_settled(job, record)
-                return False
         job.started = record.started if record is not None else time.time()
         return True
+
+    def _over(self, job: Job) -> None:
+        self._release(job.cell.id)
+        self.line.over(job)
 
     # -- other sweeps ----------------------------------------------------------------------------------------------------
 
@@ -166,15 +130,21 @@ class Queue:
             return
         self._looked = time.monotonic()
         for cell in list(self._elsewhere):
-            if self._settled(cell) or self.claims.other(cell) is None:
-                self._elsewhere.discard(cell)
-                self._unblock(cell)
+            with suppress(OSError):  # a storage that does not answer: looked at again
+                if self._settled(cell) or self.claims.other(cell) is None:
+                    self._elsewhere.discard(cell)
+                    self.line.unblock(cell)
+
+    @property
+    def only_waits_for_others(self) -> bool:
+        """Does nothing run here, and all that is left wait for what other sweeps train?"""
+        return bool(self._elsewhere) and not self.running
 
     # -- what comes next -------------------------------------------------------------------------------------------------
 
     def _plan_more(self) -> bool:
         """Put what comes next into line; False if nothing does at the moment."""
-        if self._may_grow and not self.running and not self._blocked:
+        if self._may_grow and not self.running and not self.line.blocked:
             added = self._plan_ablation()
             self._may_grow = added > 0
             for listener in self.listeners:
@@ -184,21 +154,21 @@ class Queue:
         if not self._searching or self.study is None:
             return False
         # A trial that is blocked is waited for: what it waits for may be what the next proposal is.
-        asked = self.study.ask() if not self._search_blocked else None
+        asked = self.study.ask() if not self.line.search_blocked else None
         if asked is not None:
             number, cell = asked
             if self.study.is_known(number):
                 for listener in self.listeners:
                     listener.planned(1)
-            self._wait([self._search_job(number, cell)])
+            self.line.wait([self._search_job(number, cell)])
             return True
-        if self._of_search:
+        if self.line.of_search:
             return False
         self._searching = False
         for rank, (trial, cells) in enumerate(self.study.winners(), 1):
             label = f"confirm {rank} (trial {trial.number})"
             new = [Job(cell, "confirm", f"{label} · seed {cell.seed}") for cell in cells]
-            self._wait([job for job in new if not self._settled(job.cell.id)])
+            self.line.wait([job for job in new if not self._settled(job.cell.id)])
         return True
 
     # -- what is asked of it while it runs ---------------------------------------------------------------------------------
@@ -207,53 +177,50 @@ class Queue:
         """Another budget for the search; returns what to tell."""
         if self.study is None:
             return f"{trials} trials were asked for, but this study has no search"
-        before = self.study.search.trials
-        try:
-            self.study.change_trials(trials)
-        except ValueError as over:
-            return f"{trials} trials were asked for, but the search is over ({over}): `--set search.trials={trials}` goes on"
+        if not self._searching:
+            return f"{trials} trials were asked for, but the search is over: `--set search.trials={trials}` goes on with it"
+        before, now = self.study.change_trials(trials)
         for listener in self.listeners:
-            listener.planned(trials - before)
-        return f"as asked: {trials} trials instead of {before}"
+            listener.planned((now - before) * self.study.search.seeds_per_trial)
+        return f"as asked: {now} trials instead of {before}"
 
     def leave_out(self, row: str) -> int:
         """Forget what waits only for a row's sake; returns how many cells that are."""
-        plan = self.plan
-        needed = {
-            one.id
-            for r in plan.rows
-            if r.label not in self._left_out | {row}
-            for c in r.cells
-            for one in (*first(c), c)
-        }
         self._left_out.add(row)
-        drop = [job for job in self._line if job.stage in ("ablation", "required") and job.cell.id not in needed]
-        for job in drop:
-            self._line.remove(job)
-            self._queued[job.cell.id] -= 1
-            job.to(State.OVER)
+        needed = self._needed()
+        dropped = self.line.drop(lambda job: job.stage in ("ablation", "required") and job.cell.id not in needed)
+        for job in dropped:
+            self._release(job.cell.id)
+            self._elsewhere.discard(job.cell.id)
         for listener in self.listeners:
-            listener.planned(-len(drop))
-        return len(drop)
+            listener.planned(-len(dropped))
+        return len(dropped)
+
+    def _needed(self) -> set[str]:
+        """Cells that rows which are not left out, and whatever else is to run, cannot do without."""
+        rows = [row for row in self.plan.rows if row.label not in self._left_out]
+        jobs = [job for job in (*self.line.jobs(), *self.running.values()) if job.stage in ("search", "confirm")]
+        cells = [*(cell for row in rows for cell in row.cells), *(job.cell for job in jobs)]
+        return {one.id for cell in cells for one in (*first(cell), cell)}
 
     @property
     def exhausted(self) -> bool:
         """Nothing waits, nothing runs, and nothing will come."""
-        return not (self.running or self._line or self._blocked or self._searching)
+        return not (self.running or self.line or self._searching)
 
     def _plan_ablation(self) -> int:
         """Put what the ablation needs, by what has finished so far, into line; returns how many cells."""
         plan = self.plan.with_seeds(seeds_now(self.plan, self._fresh))
         labels = {cell.id: (row.label, cell.seed) for row in reversed(plan.rows) for cell in row.cells}
         new = []
-        left_out = {c.id for row in plan.rows if row.label in self._left_out for c in row.cells}
+        needed = self._needed() if self._left_out else None
         for cell in plan.cells:
-            if cell.id not in self._planned and cell.id not in left_out:
+            if cell.id not in self._planned and (needed is None or cell.id in needed):
                 self._planned.add(cell.id)
                 if not self._settled(cell.id):
                     label = "{} · seed {}".format(*labels[cell.id]) if cell.id in labels else required_label(cell)
                     new.append(Job(cell, "ablation" if cell.id in labels else "required", label))
-        self._wait(new)
+        self.line.wait(new)
         return len(new)
 
     # -- what is known of a cell -----------------------------------------------------------------------------------------
@@ -294,12 +261,10 @@ class Queue:
     def _put_first(self, required: Sequence[Cell]) -> None:
         """Put cells that nobody has put there yet at the head of the line."""
         known = self.running.keys() | self.ended.keys()
-        new = [
-            one for one in required if one.id not in known and not self._queued[one.id] and not self._settled(one.id)
-        ]
+        new = [one for one in required if one.id not in known and one.id not in self.line and not self._settled(one.id)]
         for listener in self.listeners:
             listener.planned(len(new))
-        self._wait([Job(one, "required", required_label(one)) for one in new], first=True)
+        self.line.wait([Job(one, "required", required_label(one)) for one in new], first=True)
 
     def _cannot(self, required: Sequence[Cell]) -> bool:
         """Has one of them ended without weights? A failed one was tried in this sweep already."""
@@ -317,7 +282,7 @@ class Queue:
             return
         following = self.study.tell(job.trial_number, status, record)
         if following is not None:  # the same configuration with another seed
-            self._wait([self._search_job(job.trial_number, following)], first=True)
+            self.line.wait([self._search_job(job.trial_number, following)], first=True)
         elif left := self.study.seeds.not_needed(job.trial_number):
             for listener in self.listeners:
                 listener.planned(-left)
@@ -367,7 +332,6 @@ class Queue:
     def end(self, job: Job, outcome: Outcome) -> None:
         """A job is over. Stopped and failed ones get their record here: their actor no longer can."""
         outcome, record = patiently(lambda: self._settle(job, outcome))
-        self._release(job.cell.id)
         self.running.pop(job.cell.id, None)
         self._tell(job, outcome.status, record)
         self.ended[job.cell.id] = Ended(job.cell.id, job.stage, job.label, outcome)
@@ -397,4 +361,4 @@ class Queue:
         """A job whose process died before it had begun, or whose node was at fault, is put back."""
         self.running.pop(job.cell.id, None)
         job.retries += charged
-        self._wait([job], first=True)
+        self.line.wait([job], first=True)

@@ -120,11 +120,13 @@ def run(
     pending: int = 1,
     functions: Mapping[str, Trainable] | None = None,
     each_round: Callable[[], None] = lambda: None,
+    growing: bool = False,
 ) -> None:
     """Run the queue until it is exhausted, ``capacity()`` trials at once.
 
     ``terms``: what every node must meet. ``pending``: for how many trials at once a cluster that grows is asked for nodes.
     ``functions``: the user's own trainables by name. ``each_round`` is called in every round of Tune's loop.
+    ``growing``: a cluster that may start nodes.
 
     ``KeyboardInterrupt`` passes through; the store has what is needed to go on.
     """
@@ -155,7 +157,7 @@ def run(
         there = [node for node in ray.nodes() if node["Alive"]]
         return [n["NodeID"] for n in there if all(n["Resources"].get(kind, 0) >= of for kind, of in wanted.items())]
 
-    unfit = Unfit(able, queue.say)
+    unfit = Unfit(able, queue.say, growing=growing)
     failures = resources.max_failures
     feeder = Feeder(queue, capacity, orphans, spare=layout is None, max_failures=failures, unfit=unfit)
     feeder.each_round = each_round

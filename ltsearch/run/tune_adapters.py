@@ -65,6 +65,7 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
         self.queue, self.capacity, self.orphans, self.spare = queue, capacity, orphans, spare
         self.max_failures = max_failures
         self.each_round: Callable[[], None] = lambda: None
+        self.controller: Any = None  # Tune's, once it has a trial
         self.unfit = unfit or Unfit(lambda: (), queue.say)
         self.jobs: dict[str, Job] = {}
         self.broken: StorageError | UserError | None = None  # why no more trials are handed out
@@ -84,6 +85,7 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
         # search must see every result before it proposes.
         if self.broken is not None:
             return str(Searcher.FINISHED)
+        self.round()
         capacity = self.capacity()
         if len(self.queue.running) >= capacity + (self.spare and capacity > 1):
             return None
@@ -94,6 +96,7 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
         if job is None:
             return Searcher.FINISHED if self.queue.exhausted else None
         self.jobs[trial_id] = job
+        hang.forget(self.queue.store.folder(job.cell.id))
         return {
             "cell": job.cell.id,
             "trial": job.cell.config.model_dump_json(),
@@ -102,6 +105,15 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
             "requires": [cell.id for cell in job.cell.requires],
             "avoid": ",".join(self.unfit.now()),
         }
+
+    def round(self) -> None:
+        """What is looked at now and then; called often, also while Tune waits for the next trial."""
+        if self.orphans is not None:
+            self.orphans.tidy()
+        self.each_round()
+        if self.queue.only_waits_for_others and self.controller is not None:
+            # An idle actor would hold a place that the sweep which is waited for may be in need of.
+            ray_internals.let_idle_actors_go(self.controller)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The scheduler tells the queue."""
@@ -121,6 +133,10 @@ class Stopper(_NotSaved, FIFOScheduler):  # type: ignore[misc]
         super().__init__()
         self.feeder = feeder
         self.stopped: set[str] = set()
+
+    def on_trial_add(self, controller: Any, trial: Trial) -> None:
+        """Tune has taken a trial in."""
+        self.feeder.controller = controller
 
     def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """An epoch that is not the last one: Tune keeps results with ``done`` from schedulers."""
@@ -164,9 +180,7 @@ class TrialCallback(_NotSaved, Callback):  # type: ignore[misc]
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Every round of Tune's loop."""
-        if self.feeder.orphans is not None:
-            self.feeder.orphans.tidy()
-        self.feeder.each_round()
+        self.feeder.round()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """An actor has the trial."""
@@ -183,6 +197,7 @@ class TrialCallback(_NotSaved, Callback):  # type: ignore[misc]
             return
         charged, why = self._charged(job, why)
         trial.config["avoid"] = ",".join(self.feeder.unfit.now())
+        ray_internals.ask_again(trial)
         self.feeder.queue.retried(job, why, charged=charged)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -200,7 +215,9 @@ class TrialCallback(_NotSaved, Callback):  # type: ignore[misc]
 
     def _what_happened(self, trial: Trial) -> tuple[Job, str]:
         job = self.feeder.jobs[trial.trial_id]
-        return job, hang.told(self.feeder.queue.store.folder(job.cell.id)) or reason(trial)
+        why = reason(trial)
+        known = unfit.lost(why) or unfit.blamed(why)[0] is not None or why.startswith(OUT_OF_MEMORY)
+        return job, why if known else hang.told(self.feeder.queue.store.folder(job.cell.id)) or why
 
     def _charged(self, job: Job, why: str) -> tuple[bool, str]:
         """Does a failure count? Not what the infrastructure did, within reason. And the failure as it is told."""

@@ -54,9 +54,11 @@ def selector(avoid: Collection[str]) -> dict[str, str]:
 class Unfit:
     """Which nodes are left alone now."""
 
-    def __init__(self, alive: Callable[[], Collection[str]], say: Callable[[str], None]) -> None:
-        """``alive``: ids of the nodes that there are, and that have room for a trial."""
-        self.alive, self.say = alive, say
+    def __init__(
+        self, alive: Callable[[], Collection[str]], say: Callable[[str], None], *, growing: bool = False
+    ) -> None:
+        """``alive``: ids of the nodes that there are, and that have room for a trial; ``growing``: others may come."""
+        self.alive, self.say, self.growing = alive, say, growing
         self._until: dict[str, float] = {}
         self._times: dict[str, int] = {}
         self._why: dict[str, str] = {}
@@ -71,7 +73,7 @@ class Unfit:
         self._why[node] = why
         if times == 1:
             self.say(f"{why}; the node is left alone for a growing while, and what it was to do is done elsewhere")
-        if not at_work and set(self.alive()) <= set(self.now()):
+        if not at_work and not self.growing and self.everywhere():
             told = "; ".join(dict.fromkeys(self._why.values()))
             raise UserError(
                 f"no node is left on which a trial can be set up: {told}; mend that, and the same command goes on"
@@ -84,8 +86,8 @@ class Unfit:
 
     def everywhere(self) -> bool:
         """Is there no other node at the moment?"""
-        avoid = self.now()
-        return bool(avoid) and set(self.alive()) <= set(avoid)
+        there = set(self.alive())
+        return bool(there) and there <= set(self.now())
 
 
 def placed(config: Mapping[str, object], wanted: Mapping[str, float]) -> object:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from pydantic import Field, ValidationError
 
@@ -37,36 +38,44 @@ class Wishes(Checked):
         )
 
 
-def read(folder: Location) -> Wishes:
-    """What is asked of the sweep whose folder this is; nothing if there is no file, or none that can be read."""
+def read(folder: Location) -> Wishes | None:
+    """What is asked of the sweep whose folder this is; None if that cannot be read at the moment."""
     try:
         return Wishes.model_validate_json((folder / FILE).read_bytes())
-    except (OSError, ValidationError):
+    except FileNotFoundError:
         return Wishes()
+    except (OSError, ValidationError):
+        return None
 
 
 def write(folder: Location, wishes: Wishes) -> None:
     """Ask for these, besides what was asked before."""
-    write_text(folder / FILE, (read(folder) | wishes).model_dump_json(indent=1))
+    write_text(folder / FILE, ((read(folder) or Wishes()) | wishes).model_dump_json(indent=1))
+
+
+def forget(folder: Location) -> None:
+    """What was asked of an earlier run of the command does not count for this one."""
+    with suppress(OSError):
+        (folder / FILE).unlink(missing_ok=True)
 
 
 class Listening:
     """The driver's side: grants what is asked, and says so."""
 
     def __init__(self, folder: Location, queue: Queue, capacity: Capacity, say: Callable[[str], None]) -> None:
-        """What was asked of an earlier run is forgotten."""
+        """``say`` is told what is done."""
         self.folder, self.queue, self.capacity, self.say = folder, queue, capacity, say
         self.granted = Wishes()
         self._every = LOOK_SECONDS_REMOTE if isinstance(folder, RemotePath) else LOOK_SECONDS
-        self._looked = time.monotonic()
-        (folder / FILE).unlink(missing_ok=True)
+        self._looked = 0.0
 
     def look(self) -> None:
         """Often called, seldom does anything."""
         if time.monotonic() - self._looked < self._every:
             return
         self._looked = time.monotonic()
-        wishes = read(self.folder)
+        if (wishes := read(self.folder)) is None:
+            return
         if wishes.trials is not None and wishes.trials != self.granted.trials:
             self.say(self.queue.change_trials(wishes.trials))
         if wishes.max_concurrent is not None and wishes.max_concurrent != self.granted.max_concurrent:

@@ -52,13 +52,11 @@ class SearchStudy:
         content: str = "",
         *,
         create: bool = True,
-        known: Sequence[dict[str, Any]] = (),
     ) -> None:
         """Create or load the study.
 
         Its name holds a hash of what is searched and of the data set's ``content`` (its fingerprint): another space or other
-        images are another study. With ``create`` False nothing is written; raises ``KeyError`` if it is not there. ``known``:
-        choices whose cells are there already, of which a search that begins is told.
+        images are another study. With ``create`` False nothing is written; raises ``KeyError`` if it is not there.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -81,8 +79,8 @@ class SearchStudy:
             if CELL in trial.user_attrs:
                 self._first_with[trial.user_attrs[CELL]] = trial.number
         self.seeds = TrialSeeds(self.search, self.study, self._frozen)
-        self._known = known
-        self._opened = time.monotonic()
+        self.known_choices: Sequence[dict[str, Any]] = ()  # whose cells are there already, of which it is told first
+        self._opened: float | None = None  # when this driver first asked
         self.stopped_by = ""
         self.problem = ""  # why the search cannot go on, or what it cannot tell; empty if all is well
         self._resumable: list[int] | None = None  # not looked at before the first ask: another driver may be at work
@@ -131,6 +129,8 @@ class SearchStudy:
 
         Trials that were running when the driver died come first.
         """
+        if self._opened is None:
+            self._opened = time.monotonic()
         if self._resumable is None:
             self._resumable = self._left_running()
         if self._resumable:
@@ -151,8 +151,8 @@ class SearchStudy:
     def _enqueue(self) -> None:
         """What is to be tried first, once; a driver that dies meanwhile leaves it to the next one."""
         if not self.study.user_attrs.get(ENQUEUED):
-            if not any(t.user_attrs for t in self._trials()):
-                for choice in self._known:
+            if not any(CELL in t.user_attrs for t in self._trials()):
+                for choice in self.known_choices:
                     self.study.enqueue_trial(choice, user_attrs={KNOWN: True}, skip_if_exists=True)
                 for choice in first_choices(self.plan):
                     self.study.enqueue_trial(choice, skip_if_exists=True)
@@ -165,7 +165,7 @@ class SearchStudy:
             if CELL not in trial.user_attrs:
                 self._drop(trial.number, "proposed by half")
                 if fixed := trial.system_attrs.get("fixed_params"):  # it was to be tried first
-                    self.study.enqueue_trial(fixed)
+                    self.study.enqueue_trial(fixed, user_attrs={KNOWN: True} if KNOWN in trial.user_attrs else None)
         return [trial.number for trial in left if CELL in trial.user_attrs]
 
     def _spent(self) -> bool:
@@ -180,26 +180,32 @@ class SearchStudy:
 
     def _wall_seconds(self) -> float:
         """How long drivers have run this search, this one included."""
-        return float(self.study.user_attrs.get(WALL, 0.0)) + time.monotonic() - self._opened
+        here = time.monotonic() - self._opened if self._opened is not None else 0.0
+        return float(self.study.user_attrs.get(WALL, 0.0)) + here
 
     def _keep_wall_seconds(self) -> None:
-        if self.search.max_wall_hours is not None:
+        if self.search.max_wall_hours is not None and self._opened is not None:
             self.study.set_user_attr(WALL, self._wall_seconds())
             self._opened = time.monotonic()
 
-    def change_trials(self, trials: int) -> None:
-        """Another budget for the same search; raises ``ValueError`` if it is over."""
-        if self._spent():
-            raise ValueError(self.stopped_by)
-        self.search = self.search.model_copy(update={"trials": trials})
+    def change_trials(self, trials: int) -> tuple[int, int]:
+        """Another budget for the same search; returns the one before and the one now: not below what was asked for."""
+        before, now = self.search.trials, max(trials, len(self._paid()))
+        self.search = self.search.model_copy(update={"trials": now})
+        self.stopped_by = ""
+        return before, now
+
+    def begins(self) -> bool:
+        """Was nothing tried yet, nor put down to be tried first?"""
+        return not self.study.user_attrs.get(ENQUEUED)
 
     def is_known(self, number: int) -> bool:
         """Was a trial's cell there before the search?"""
         return KNOWN in self._frozen(number).user_attrs
 
     def known(self) -> int:
-        """Trials, ended ones, whose cells were there before the search."""
-        return len(self._counted()) - len(self._paid())
+        """Trials that have ended and whose cells were there before the search."""
+        return sum(t.state.is_finished() for t in self._counted() if KNOWN in t.user_attrs)
 
     def is_over(self) -> bool:
         """Budget spent and no trial left running."""
@@ -377,6 +383,10 @@ class SearchStudy:
                 more = range(1, self.seeds.begun(trial))
                 found += [(trial.number, search_cell(self.plan, self._params(trial), nth).id) for nth in more]
         return found
+
+    def cells_left_out(self) -> int:
+        """Seeds that trials which are over did without."""
+        return sum(self.seeds.not_needed(t.number) for t in self._counted() if t.state.is_finished())
 
     def cells_ended(self) -> int:
         """How many cells of the search's trials have ended."""

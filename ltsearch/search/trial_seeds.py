@@ -75,7 +75,7 @@ class TrialSeeds:
 
     def not_needed(self, number: int) -> int:
         """How many of an ended trial's seeds were not trained."""
-        return self.number - len(self.frozen(number).user_attrs[EACH]) if self.several else 0
+        return self.number - len(self.frozen(number).user_attrs.get(EACH, {})) if self.several else 0
 
     def ended(self, trials: Iterable[FrozenTrial]) -> int:
         """Cells that have ended, of these trials."""

@@ -47,7 +47,7 @@ class Claims:
                 return other
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "a+") as file:
+            with open(path, "a+", errors="replace") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 file.seek(0)
                 if (other := self._other(_parsed(file.read()))) is not None:
@@ -95,7 +95,7 @@ class Claims:
 
 def _read(path: Location) -> dict[str, Any] | None:
     try:
-        return _parsed(path.read_text())
+        return _parsed(path.read_bytes().decode(errors="replace"))
     except (FileNotFoundError, NotADirectoryError):
         return None
 

@@ -186,8 +186,15 @@ class Search(Checked):
                 f"seeds_per_trial = {self.seeds_per_trial} trains every seed to its end: set early_stopping to "
                 "`{rule: wilcoxon}`, which stops a trial between two seeds, or to null"
             )
-        if self.seeds_per_trial == 1 and by_seeds:
-            raise ValueError("early_stopping.rule = 'wilcoxon' compares trials over seeds: set seeds_per_trial >= 2")
+        if by_seeds and self.early_stopping is not None:
+            threshold, enough = self.early_stopping.p_threshold, 2
+            while 0.5 ** (enough - 1) >= threshold:  # the smallest p of the test between the last two seeds
+                enough += 1
+            if self.seeds_per_trial < enough:
+                raise ValueError(
+                    f"early_stopping.rule = 'wilcoxon' compares trials over seeds: with p_threshold = {threshold:g} it can "
+                    f"stop one from seeds_per_trial = {enough} on, not {self.seeds_per_trial}"
+                )
         if self.seeds_per_trial > 1 and self.warm_start:
             raise ValueError("warm_start goes with seeds_per_trial = 1")
         return self

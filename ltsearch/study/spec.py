@@ -130,6 +130,7 @@ class Resources(Checked):
     hang_seconds: float | None = Field(
         1800,
         gt=0,
+        le=31_536_000,
         description="a trial that finishes no epoch for so long, and for ten times its longest one, is ended and goes on from "
         "its checkpoint (before its first: for ten times so long); none: never",
     )

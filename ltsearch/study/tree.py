@@ -32,7 +32,11 @@ def read_study(file: Path, below: tuple[Path, ...] = (), read: list[Path] | None
     merged: dict[str, Any] = {}
     for name in names:
         parent = file.parent / name
-        if parent.resolve() in chain:
+        try:
+            again = parent.resolve() in chain
+        except (OSError, RuntimeError) as error:  # links that lead to themselves
+            raise UserError(f"{file}: extends = {name!r}: cannot be found ({error})") from None
+        if again:
             raise UserError(f"{file}: extends = {name!r}: the files extend each other")
         merged = apply(merged, read_study(parent, chain, read))
     return apply(merged, tree)

@@ -40,7 +40,8 @@ _Loader.add_implicit_resolver(
 )
 
 
-LONGEST, MOST_VALUES = 4 * 2**20, 200_000  # bytes of a file; values in it, once its aliases and merges are written out
+# Bytes of a file; values in it, once its aliases and merges are written out (a long text counts for many); of a number.
+LONGEST, MOST_VALUES, MOST_DIGITS = 4 * 2**20, 200_000, 400
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -86,7 +87,10 @@ def parse_yaml(text: str, where: str) -> Any:
 def _size(node: yaml.Node, known: dict[int, int]) -> int:
     """How many values a node has, an alias counted as what it stands for; raises ``YAMLError`` for one inside of itself."""
     if isinstance(node, yaml.ScalarNode):
-        return 1
+        if len(node.value) > MOST_DIGITS and node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+            said = f"a number of {len(node.value)} characters"
+            raise yaml.constructor.ConstructorError(None, None, said, node.start_mark)
+        return 1 + len(node.value) // 100
     size = known.get(id(node))
     if size == 0:
         raise yaml.constructor.ConstructorError(None, None, "an alias inside of what it stands for", node.start_mark)

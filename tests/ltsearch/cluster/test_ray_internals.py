@@ -24,6 +24,12 @@ import pytest
         ("ray._raylet", "PlacementGroupID", "remove_placement_group"),
         ("ray._raylet", "InnerGcsClient.get_all_node_info", "nodes_without_joining: --plan on a cluster"),
         ("ray._raylet", "AuthenticationTokenLoader.instance", "has_token: the message about a missing token"),
+        (
+            "ray.tune.execution.tune_controller",
+            "TuneController._cleanup_cached_actors",
+            "let_idle_actors_go: two sweeps on one cluster could wait for each other",
+        ),
+        ("ray.tune.experiment", "Trial.create_placement_group_factory", "ask_again: retries on nodes that are unfit"),
         ("ray.tune.experiment", "Trial.pickled_error_file", "error_of: why a trial failed"),
     ],
 )

@@ -9,10 +9,13 @@ import pytest
 
 from ltsearch.plan.cells import Plan
 from ltsearch.plan.layout import make_plan
+from ltsearch.plan.searched import search_cell
 from ltsearch.run.jobs import Ended, Job, Outcome, bare_record
 from ltsearch.run.queue import Queue
 from ltsearch.search.optuna_study import SearchStudy
 from ltsearch.store.cells import CellStore
+from ltsearch.store.claims import Claims
+from ltsearch.store.locks import SweepLock
 from ltsearch.store.records import CellRecord, Epoch, Status
 from ltsearch.study.spec import load
 from tests.ltsearch.helpers import study, write
@@ -351,3 +354,115 @@ def test_search_trials_have_teachers_too(tmp_path: Path) -> None:
         "confirm",
     ]
     assert [t.state for t in queue.study.record().trials] == ["finished"] * 2
+
+
+# -- what is asked of it while it runs, and other sweeps ---------------------------------------------------------------------
+
+
+def two_stages(tmp_path: Path, *, claims: str | None = None, **over: Any) -> Queue:
+    """Rows with a first stage each, one of them shared, and one without."""
+    offline = {"name": "offline_distillation", "number": 1}
+    tree = study(**{"seeds": 1, **over})
+    tree["ablation"] = {
+        "rows": [
+            {"name": "a", "set": {"method": offline}},
+            {"name": "b", "set": {"method": {**offline, "weight": 0.5}}},
+            {"name": "c", "set": {"method": offline, "data.imbalance.factor": 20}},
+            {"name": "d", "set": {"method": {"name": "bsce"}}},
+        ]
+    }
+    plan = make_plan(load(write(tmp_path, tree)))
+    store = CellStore(tmp_path / "store")
+    search = SearchStudy(plan, tmp_path / "s") if plan.search_base else None
+    lock = SweepLock(store.sweep_folder(claims)).__enter__() if claims else None
+    return Queue(plan, store, search, [Events()], lambda record: False, Claims(store, lock) if lock else None)
+
+
+def methods(done: list[tuple[str, str]], queue: Queue) -> list[str]:
+    return [str(queue.store.read(cell).config["method"]["name"]) for _, cell in done]
+
+
+def test_a_row_that_is_left_out_takes_what_only_it_needs_along(tmp_path: Path) -> None:
+    queue = two_stages(tmp_path, search=None)
+    first = queue.next()  # the teacher of a and b; c's, which only it needs, waits
+    assert first.stage == "required"
+    assert queue.leave_out("c") == 2 and queue.leave_out("a") == 1
+    work(queue, queue.store, first)
+    done = drain(queue, queue.store)
+    assert sorted(methods(done, queue)) == ["bsce", "offline_distillation"] and queue.exhausted
+
+
+def test_a_row_that_is_blocked_is_left_out_too(tmp_path: Path) -> None:
+    queue = two_stages(tmp_path, search=None)
+    running = [queue.next() for _ in range(3)]  # two teachers and d: a, b and c are blocked
+    assert queue.next() is None and queue.leave_out("c") == 1
+    queue.again(running[1], charged=False)  # its node was lost: c's teacher waits again
+    assert queue.leave_out("c") == 1
+    for job in (running[0], running[2]):
+        work(queue, queue.store, job)
+    drain(queue, queue.store)
+    assert queue.exhausted and not queue.running
+    assert all(one.outcome.status is Status.FINISHED for one in queue.ended.values())
+
+
+def test_what_a_search_trial_requires_is_not_left_out(tmp_path: Path) -> None:
+    offline = {"name": "offline_distillation", "number": 1}
+    over = {"search.early_stopping": None, "search.trials": 2, "search.confirm": None, "base.method": offline}
+    tree = study(**{**over, "seeds": 1})
+    tree["base"]["method"] = offline
+    tree["search"]["space"] = {"method.weight": {"choice": [0.5, 1.0]}}
+    tree["ablation"] = {"rows": [{"name": "only"}]}
+    plan = make_plan(load(write(tmp_path, tree)))
+    store = CellStore(tmp_path / "store")
+    queue = Queue(plan, store, SearchStudy(plan, tmp_path / "s"), [Events()], lambda record: False)
+    assert (
+        queue.leave_out("only") == 2
+    )  # with its teacher, which the trials require too: put in line when it is their turn
+    first = queue.next()
+    assert first.stage == "required"
+    assert queue.leave_out("only") == 0
+    work(queue, store, first)
+    drain(queue, store)
+    assert queue.exhausted and [t.state for t in queue.study.record().trials] == ["finished"] * 2
+
+
+def test_more_and_fewer_trials(tmp_path: Path) -> None:
+    _, store, queue, events = make(tmp_path, **{"ablation": None, "search.trials": 2, "search.confirm": None})
+    counted: list[int] = []
+    events.planned = counted.append  # type: ignore[method-assign]
+    jobs = [queue.next(), queue.next()]  # all that were to be tried run
+    assert queue.change_trials(4) == "as asked: 4 trials instead of 2"
+    assert queue.change_trials(1) == "as asked: 2 trials instead of 4"  # those that run are not taken back
+    assert queue.change_trials(3) == "as asked: 3 trials instead of 2" and sum(counted) == 1
+    for job in jobs:
+        work(queue, store, job)
+    assert len(drain(queue, store)) == 1 and queue.exhausted
+    assert "the search is over: `--set search.trials=9` goes on with it" in queue.change_trials(9)
+
+
+def test_nothing_of_a_cell_that_another_sweep_trains_is_changed(tmp_path: Path) -> None:
+    """Neither what it would stop by its own rule, nor what it cannot read."""
+    over = {"ablation": None, "search.confirm": None, "search.enqueue": ["base"]}
+    over["search.early_stopping"] = {"rule": "patience", "epochs_without_progress": 1, "grace_epochs": 1}
+    tree = study(**over)
+    tree["search"]["early_stopping"] = over["search.early_stopping"]
+    plan = make_plan(load(write(tmp_path, tree)))
+    store = CellStore(tmp_path / "store")
+    locks = [SweepLock(store.sweep_folder(name)).__enter__() for name in ("a", "b")]
+    theirs, queue = (
+        Claims(store, locks[0]),
+        Queue(
+            plan, store, SearchStudy(plan, tmp_path / "s"), [Events()], lambda record: False, Claims(store, locks[1])
+        ),
+    )
+    cell = search_cell(plan, {"method.beta": 0.3, "method.lambda_inter": 0.6})
+    assert theirs.take(cell.id) is None
+    falls = [Epoch(epoch=e, metrics={"val/single_top1": 1 - e / 10}) for e in (1, 2, 3)]
+    store.write(bare_record(Job(cell, "search", "theirs")).model_copy(update={"history": falls}))
+    (store.folder(cell.id) / "checkpoint.pt").write_bytes(b"theirs")
+    before = (store.folder(cell.id) / "record.json").read_bytes()
+    assert queue.next() is None and not queue.exhausted and queue.only_waits_for_others
+    assert (store.folder(cell.id) / "record.json").read_bytes() == before
+    assert (store.folder(cell.id) / "checkpoint.pt").read_bytes() == b"theirs"
+    for lock in locks:
+        lock.__exit__(None)

@@ -9,12 +9,16 @@ from typing import Any
 import optuna
 import pytest
 
+from ltsearch.plan.layout import make_plan
+from ltsearch.run import outstanding
+from ltsearch.run.queue import Queue
 from ltsearch.search.optuna_study import SearchStudy
+from ltsearch.store.cells import CellStore
 from ltsearch.store.records import CellRecord, Epoch, Status
 from ltsearch.study.spec import load
 from tests.ltsearch.helpers import study as make_study
 from tests.ltsearch.helpers import write
-from tests.ltsearch.run.test_queue import drain, make
+from tests.ltsearch.run.test_queue import Events, drain, make
 from tests.ltsearch.search.test_optuna_study import METRIC, open_study
 from trainables.errors import UserError
 
@@ -107,12 +111,34 @@ def test_constraints_hold_for_the_worst_seed(tmp_path: Path) -> None:
     assert study.best() == []
 
 
+def test_what_is_counted_is_the_same_after_a_restart(tmp_path: Path) -> None:
+    """Of eight seeds, the second trial needs fewer: cells that are not trained are not waited for."""
+    tree = make_study(**{**SEEDS, "search.seeds_per_trial": 8, "ablation": None})
+    tree["search"]["early_stopping"] = {"rule": "wilcoxon"}
+    tree["search"]["enqueue"] = [{"method.beta": beta, "method.lambda_inter": 0.6} for beta in (0.3, 0.9)]
+    plan, store, events = make_plan(load(write(tmp_path, tree))), CellStore(tmp_path / "store"), Events()
+    counted: list[int] = []
+    events.planned = counted.append  # type: ignore[method-assign]
+    queue = Queue(plan, store, SearchStudy(plan, store.sweep_folder("synthetic")), [events], lambda record: False)
+    trained = drain(queue, store)
+    left_out = 16 - len(trained)
+    assert 0 < left_out < 8 and sum(counted) == -left_out
+    again = SearchStudy(plan, store.sweep_folder("synthetic"))
+    assert outstanding.count(plan, again, store) == (len(trained), len(trained))
+    raised = make_plan(load(write(tmp_path, {**tree, "search": {**tree["search"], "trials": 3}})))
+    more = SearchStudy(raised, store.sweep_folder("synthetic"))
+    assert outstanding.count(raised, more, store) == (len(trained) + 8, len(trained))
+
+
 @pytest.mark.parametrize(
     ("over", "says"),
     [
         ({"search.seeds_per_trial": 3}, "seeds_per_trial = 3 trains every seed to its end: set early_stopping to"),
         ({"search.early_stopping": {"rule": "wilcoxon", "grace_epochs": 2}}, "goes with rule asha or hyperband"),
-        ({"search.early_stopping.rule": "wilcoxon"}, "'wilcoxon' compares trials over seeds: set seeds_per_trial >= 2"),
+        (
+            {"search.early_stopping.rule": "wilcoxon"},
+            "p_threshold = 0.1 it can stop one from seeds_per_trial = 5 on, not 1",
+        ),
         ({**SEEDS, "search.warm_start": True}, "warm_start goes with seeds_per_trial = 1"),
         ({**SEEDS, "search.confirm": {"seeds": [1002]}}, "trial_seed = 1002 is among confirm.seeds"),
     ],

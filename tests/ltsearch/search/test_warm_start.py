@@ -60,6 +60,31 @@ def test_a_search_is_told_of_what_an_earlier_one_trained_in_its_space(tmp_path: 
     assert again.next() is None and again.exhausted and again.study.known() == 2
 
 
+def test_a_driver_that_dies_before_its_first_trial_is_told_all_the_same(tmp_path: Path) -> None:
+    first = queue_of(tmp_path, searched("first"))
+    drain(first, first.store)
+    warm = searched("second", **{"search.warm_start": True, "search.enqueue": ["base"]})
+    assert queue_of(tmp_path, warm).study is not None  # and dead, as in a long ablation
+    half = queue_of(tmp_path, warm).study
+    half.study.enqueue_trial(half.known_choices[0], user_attrs={optuna_study.KNOWN: True})  # and dead again
+    third = queue_of(tmp_path, warm)
+    assert len(drain(third, third.store)) == 4
+    assert third.study.known() == 4 and len(third.study.study.trials) == 8
+    tried = [t.params for t in third.study.study.trials if optuna_study.KNOWN not in t.user_attrs]
+    assert tried[0] == {"method.beta": 0.3, "method.lambda_inter": 0.6}  # the base's own setting, first
+
+
+def test_a_known_choice_that_was_being_asked_for_stays_one(tmp_path: Path) -> None:
+    first = queue_of(tmp_path, searched("first"))
+    drain(first, first.store)
+    warm = searched("second", **{"search.warm_start": True})
+    study = queue_of(tmp_path, warm).study
+    study._enqueue()
+    study.study.ask()  # and dead, before it said which cell that is
+    again = queue_of(tmp_path, warm)
+    assert len(drain(again, again.store)) == 4 and again.study.known() == 4
+
+
 def test_without_it_a_search_begins_with_nothing(tmp_path: Path) -> None:
     first = queue_of(tmp_path, searched("first"))
     drain(first, first.store)
@@ -90,6 +115,7 @@ def test_budgets_of_gpu_hours_and_of_the_clock(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(optuna_study.time, "monotonic", lambda: now[0])
     clock = {**plain, "search.max_wall_hours": 1.0}
     study = open_study(tmp_path / "w", **clock)
+    now[0] += 1e6  # the ablation before it: that does not count
     for minutes in (20, 20):
         run(study, stop_after=1)
         now[0] += 60 * minutes

@@ -57,7 +57,9 @@ def merges(levels: int) -> str:
         (merges(30), "with its aliases and merges written out it has more than 200000 values"),
         ("a: &a [*a]\n", "an alias inside of what it stands for"),
         ("name: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
-        ("seeds: " + "9" * 6000, "Exceeds the limit"),
+        ("seeds: " + "9" * 6000, "a number of 6000 characters"),
+        ("seeds: 1" + ":1" * 5000, "a number of 10001 characters"),
+        ("a: &a " + "x" * 20000 + "\nb: [" + "*a, " * 2000 + "]", "with its aliases and merges written out"),
         ("question: 2024-02-30", "day is out of range for month"),
         ("name: \x00", "special characters are not allowed"),
         ("x" * (5 * 2**20), "longer than 4 MiB"),
@@ -83,6 +85,9 @@ def test_a_study_that_extends_files_without_end(tmp_path: Path, shape: str) -> N
         one = f"s{i + 1}.yaml"
         (tmp_path / f"s{i}.yaml").write_text(f"extends: {one if shape == 'chain' else [one, one]}\n")
     write(tmp_path, study(), f"s{last}.yaml")
+    (tmp_path / "self.yaml").symlink_to(tmp_path / "self.yaml")
+    (tmp_path / "link.yaml").write_text("extends: self.yaml\n")
+    assert "extends = 'self.yaml': cannot be found" in refusal(load, tmp_path / "link.yaml")
     assert f"{tmp_path}/s0.yaml: extends more than 100 files" in refusal(load, tmp_path / "s0.yaml")
 
 
@@ -121,7 +126,7 @@ def test_no_files_in_the_place_of_a_stores_files(tmp_path: Path, kind: str) -> N
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("seeds=" + "9" * 5000, "Exceeds the limit"),
+        ("seeds=" + "9" * 5000, "a number of 5000 characters"),
         ("question=&a [*a]", "an alias inside of what it stands for"),
         ("question=[", "not YAML"),
         ("profiles.x={}", "profiles are chosen by --profile"),
