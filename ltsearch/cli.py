@@ -24,7 +24,7 @@ from ltsearch.study.options import Choice
 from trainables.errors import UserError
 from trainables.files import Location
 
-STOP_SECONDS = 240.0  # until a sweep that was told to stop must have ended
+STOP_SECONDS = 360.0  # until a sweep that was told to stop must have ended
 
 # What is passed on as it stands: the words after the verb.
 PASSED_ON: dict[str, tuple[str, Callable[[list[str]], int]]] = {

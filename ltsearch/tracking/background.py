@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ltsearch.tracking.server import may_pass, shown
 
 HEARTBEAT_SECONDS = 30.0
-STUCK_SECONDS, GIVE_UP_SECONDS = 60.0, 180.0  # at the end: without any write taken, and in all
+STUCK_SECONDS, GIVE_UP_SECONDS = 120.0, 300.0  # at the end: without any write taken, and in all
 
 
 class _Piece(NamedTuple):

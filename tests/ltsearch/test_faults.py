@@ -444,7 +444,8 @@ def test_two_sweeps_train_what_they_share_once(tmp_path: Path) -> None:
     begun = [re.findall(r"\] start .*\((\w+)\)", (folder / "output").read_text()) for folder in (first, second)]
     cells = store.cells()
     assert len(cells) == 6 and all(str(r.status) == "finished" for r in records(store, cells).values())
-    assert set(begun[0]) & set(begun[1]) == left  # all others were trained by one of the two
+    # All others were trained by one of the two; that one by both, unless the killed driver's actor still came to its end.
+    assert set(begun[0]) & set(begun[1]) <= left
     assert "is training it; it is waited for" in (second / "output").read_text()
     assert all([e.epoch for e in record.history] == list(range(1, 10)) for record in records(store, cells).values())
     again = sweep(first, *words)
