@@ -17,7 +17,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from ltsearch.plan.cells import Cell, Plan
 from ltsearch.plan.placement import check_workers
@@ -26,7 +26,7 @@ from ltsearch.search import budget, rungs
 from ltsearch.search.journal import damaged, journal, where
 from ltsearch.search.optuna_internals import live
 from ltsearch.search.record import CELL, search_record
-from ltsearch.search.samplers import feasible, make_pruner, make_sampler
+from ltsearch.search.samplers import feasible, make_pruner, make_sampler, suggest
 from ltsearch.search.trial_seeds import TrialSeeds
 from ltsearch.store.ids import identity
 from ltsearch.store.records import CellRecord, Epoch, SearchRecord, Status
@@ -222,7 +222,7 @@ class SearchStudy:
         for name in spaces.ordered(self.search.space):
             parameter = self.search.space[name]
             if spaces.active(parameter, chosen):
-                chosen[name] = _suggest(trial, name, parameter)
+                chosen[name] = suggest(trial, name, parameter)
         try:
             cell = search_cell(self.plan, chosen)
             check_workers(self.plan.loaded.spec.resources, [cell.config])
@@ -273,10 +273,6 @@ class SearchStudy:
 
     def _frozen(self, number: int) -> FrozenTrial:
         return self.storage.get_trial(self.storage.get_trial_id_from_study_id_trial_number(self._study_id, number))
-
-    @staticmethod
-    def _params(trial: FrozenTrial) -> dict[str, Any]:
-        return dict(trial.params)
 
     # -- tell ------------------------------------------------------------------------------------------------------------
 
@@ -335,7 +331,7 @@ class SearchStudy:
         return None
 
     def _cell(self, number: int, nth: int) -> Cell:
-        return search_cell(self.plan, self._params(self._frozen(number)), nth)
+        return search_cell(self.plan, dict(self._frozen(number).params), nth)
 
     def _violations(self, status: Status, history: list[Epoch]) -> dict[str, float]:
         """A configuration that diverges or needs too much memory answers by that, whatever else it is.
@@ -372,7 +368,7 @@ class SearchStudy:
         if self.search.confirm is None:
             return []
         chosen = self.best()[: self.search.confirm.top_k]
-        return [(trial, confirm_cells(self.plan, self._params(trial))) for trial in chosen]
+        return [(trial, confirm_cells(self.plan, dict(trial.params))) for trial in chosen]
 
     def cells(self) -> list[tuple[int, str]]:
         """Number and cell of every trial that counts."""
@@ -381,7 +377,7 @@ class SearchStudy:
             if CELL in trial.user_attrs:
                 found.append((trial.number, trial.user_attrs[CELL]))
                 more = range(1, self.seeds.begun(trial))
-                found += [(trial.number, search_cell(self.plan, self._params(trial), nth).id) for nth in more]
+                found += [(trial.number, search_cell(self.plan, dict(trial.params), nth).id) for nth in more]
         return found
 
     def cells_left_out(self) -> int:
@@ -395,15 +391,3 @@ class SearchStudy:
     def record(self) -> SearchRecord:
         """``search.json``."""
         return search_record(self)
-
-
-def _suggest(trial: Trial, name: str, parameter: spaces.Parameter) -> spaces.Scalar:
-    if parameter.uniform is not None:
-        return trial.suggest_float(name, *parameter.uniform, step=parameter.step)
-    if parameter.loguniform is not None:
-        return trial.suggest_float(name, *parameter.loguniform, log=True)
-    if parameter.int_ is not None:
-        return trial.suggest_int(name, *parameter.int_)
-    value: Any = trial.suggest_categorical(name, parameter.choice or [])
-    chosen: spaces.Scalar = value
-    return chosen

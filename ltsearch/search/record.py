@@ -23,7 +23,7 @@ def search_record(search: SearchStudy) -> SearchRecord:
     trials = [
         SearchTrial(
             number=t.number,
-            params=search._params(t),
+            params=dict(t.params),
             values=list(t.values) if t.values is not None else _last_value(t),
             state=names.get(t.state, "running"),
             epochs=t.user_attrs.get(EPOCHS, 0),
@@ -45,7 +45,7 @@ def search_record(search: SearchStudy) -> SearchRecord:
         confirmed=[
             ConfirmedTrial(
                 number=trial.number,
-                params=search._params(trial),
+                params=dict(trial.params),
                 values=list(trial.values),
                 cells=[PlannedCell(cell=c.id, seed=c.seed) for c in cells],
             )

@@ -1,14 +1,16 @@
-"""Optuna's samplers and pruners, as a study names them."""
+"""Optuna's samplers, suggestions and pruners, as a study names them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, Trial
 
 from ltsearch.search import optuna_internals
+from ltsearch.study import space as spaces
 from ltsearch.study.search import Search
 
 
@@ -33,6 +35,19 @@ def make_sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
             return optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
         case _:
             return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=warm_up)
+
+
+def suggest(trial: Trial, name: str, parameter: spaces.Parameter) -> spaces.Scalar:
+    """A trial's value of one parameter of the space."""
+    if parameter.uniform is not None:
+        return trial.suggest_float(name, *parameter.uniform, step=parameter.step)
+    if parameter.loguniform is not None:
+        return trial.suggest_float(name, *parameter.loguniform, log=True)
+    if parameter.int_ is not None:
+        return trial.suggest_int(name, *parameter.int_)
+    value: Any = trial.suggest_categorical(name, parameter.choice or [])
+    chosen: spaces.Scalar = value
+    return chosen
 
 
 def make_pruner(search: Search, epochs: int) -> optuna.pruners.BasePruner:

@@ -19,7 +19,7 @@ from trainables.errors import UserError
 def asked(tmp_path: Path, count: int, **over: Any) -> list[dict[str, Any]]:
     search = open_study(tmp_path, **over)
     numbers = [ask[0] for _ in range(count) if (ask := search.ask()) is not None]
-    return [search._params(search._frozen(number)) for number in numbers]
+    return [dict(search._frozen(number).params) for number in numbers]
 
 
 def test_the_bases_setting_is_tried_first_then_what_is_written(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def run(study: SearchStudy, stop_after: int | None = None) -> list[tuple[int, di
                 break
         record = CellRecord(cell=cell.id, config={}, recipes={}, status=status, history=epochs)
         study.tell(number, status, record)
-        done.append((number, study._params(study._frozen(number)), len(epochs)))
+        done.append((number, dict(study._frozen(number).params), len(epochs)))
     return done
 
 
