@@ -27,6 +27,7 @@ from ltsearch.store.records import (
     Status,
 )
 from ltsearch.study.spec import load
+from ltsearch.tracking import background
 from ltsearch.tracking.writer import Tracker
 from trainables.files import write_text
 
@@ -97,6 +98,7 @@ def fill(folder: Path, size: int) -> None:
         rows=[r.record() for r in plan.rows],
         reference=plan.reference,
     )
+    background.GIVE_UP_SECONDS = 3600.0  # a sweep writes as it goes; here all of it comes at its end
     tracker.open(record)
     random = np.random.default_rng(0)
     named = [(cell.id, "ablation", f"seed {cell.seed}") for cell in plan.cells]

@@ -1,0 +1,72 @@
+"""``python -m tools.results``: the numbers in the sentences of ``docs/results``, from the tables beside them.
+
+A number is a link to the table that it comes from, and the link's title says where it stands there, as row and column, or as
+the difference of two rows: ``[7.3](study/ablation.csv "BSCE − CE · accuracy")``. It is rounded as it is written. A test holds
+that nothing has to be filled in, and that no measured number stands there without its link.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
+LINK = re.compile(r'\[([+−]?[\d.]+)\]\(([^)\s]+\.csv) "([^"]+) · ([^"]+)"\)')
+MEASURED = re.compile(r"\d+\.\d+|\d+ (?:points|%)")
+
+
+def pages() -> list[Path]:
+    """The pages that people wrote."""
+    return sorted(RESULTS.rglob("README.md"))
+
+
+def fill(page: Path) -> str:
+    """The text of a page with the numbers of its tables.
+
+    Raises:
+        ValueError: a table, row or column does not exist.
+
+    """
+    return LINK.sub(lambda link: _filled(page, link), page.read_text(encoding="utf-8"))
+
+
+def unlinked(text: str) -> list[str]:
+    """Measured numbers outside links and code: with decimals, in points or per cent."""
+    for known in (LINK, re.compile(r"```.*?```", re.DOTALL), re.compile(r"`[^`]*`"), re.compile(r"\]\([^)]*\)")):
+        text = known.sub("", text)
+    return MEASURED.findall(text)
+
+
+def _filled(page: Path, link: re.Match[str]) -> str:
+    written, file, rows, column = link.groups()
+    values = [_value(page.parent / file, row, column) for row in rows.split(" − ")]
+    value = values[0] - sum(values[1:])
+    decimals = len(written.partition(".")[2])
+    sign = "+" if written.startswith("+") and value >= 0 else ""
+    shown = f"{sign}{value:.{decimals}f}".replace("-", "−")
+    return f'[{shown}]({file} "{rows} · {column}")'
+
+
+def _value(file: Path, row: str, column: str) -> float:
+    if not file.is_file():
+        raise ValueError(f"{file}: there is no such table")
+    table = pd.read_csv(file)
+    found = table[[row in name.split(" / ") for name in table["row"]]]  # rows that share a trial stand together
+    if len(found) != 1 or column not in table.columns:
+        raise ValueError(f"{file}: not one row {row!r}, or no column {column!r}")
+    return float(found[column].iloc[0])
+
+
+def main() -> int:
+    """Write the pages."""
+    for page in pages():
+        page.write_text(fill(page), encoding="utf-8")
+        print(page)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
