@@ -13,6 +13,7 @@ from torchvision.transforms import AutoAugmentPolicy
 
 from benchmarks.measure import Row, interleaved, rates, ratios
 from trainables import augmentation, draws
+from trainables.augmentation.options import AugmentationConfig
 from trainables.augmentation.pixels import normalize
 from trainables.data.cifar import MEAN, STD
 
@@ -67,7 +68,7 @@ def _row(policy: str, rounds: int) -> Row:
     images = torch.nn.functional.interpolate(coarse, size=(SIZE, SIZE), mode="bicubic").clamp(0, 255).to(torch.uint8)
     pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
     transform = torchvision_transform(policy)
-    chain = augmentation.build(policy, size=SIZE)
+    chain = augmentation.build(policy, AugmentationConfig(), size=SIZE)
     epochs = iter(range(1_000_000))
     numbers = torch.arange(IMAGES)
 

@@ -60,7 +60,7 @@ class Feed:
         self.labels_here = self.labels.to(device)
         a = config.augmentation
         size = config.data.image_size or self.images.shape[-1]
-        built = {name: augmentation.build(name, size=size, n=a.n, m=a.m, cutout=a.cutout) for name in set(a.policies)}
+        built = {name: augmentation.build(name, a, size=size) for name in set(a.policies)}
         self.policies = [built[name] for name in a.policies]
         self.streams = (self.loop.sampling, *config.method.streams(config))
 

@@ -8,26 +8,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from trainables.augmentation import POLICIES
+from trainables.augmentation.options import AugmentationConfig
 from trainables.catalogue import OneOf
 from trainables.data import SOURCES
 from trainables.methods import DEFAULT_METHOD, METHODS, options_class
 from trainables.methods.ncl_pp.options import NCLppOptions
-from trainables.methods.options import Checked, MethodOptions
+from trainables.methods.options import MethodOptions
 from trainables.models import BACKBONES
 from trainables.sampling import RULES
-
-Policy = Annotated[str, OneOf(POLICIES)]
-
-
-class _Section(Checked):
-    # validate_default: a default that breaks a rule is a bug to be seen, not a special case.
-    model_config = ConfigDict(validate_default=True)
+from trainables.section import Section
 
 
-class ImbalanceConfig(_Section):
+class ImbalanceConfig(Section):
     """The long-tailed subset of a balanced set."""
 
     profile: Literal["exponential", "step", "natural"] = Field(
@@ -41,13 +35,22 @@ class ImbalanceConfig(_Section):
 
 
 class Resize(NamedTuple):
-    """What images become when they are read: squares of ``size`` pixels, by an interpolation."""
+    """What images become when they are read: squares of ``size`` pixels, by an interpolation, squashed or cut out."""
 
     size: int
-    interpolation: str
+    interpolation: str = "bilinear"
+    aspect: str = "squash"
+
+    @property
+    def name(self) -> str:
+        """For a folder: ``256``, ``256-box-keep``."""
+        neutral = Resize(self.size)
+        return "-".join(
+            [str(self.size), *(mine for mine, theirs in zip(self[1:], neutral[1:], strict=True) if mine != theirs)]
+        )
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """Which images are trained on, and which are looked at."""
 
     name: Annotated[str, OneOf(SOURCES)] = Field("cifar10", description="the data set")
@@ -59,6 +62,11 @@ class DataConfig(_Section):
     interpolation: Literal["box", "bilinear", "bicubic"] = Field(
         "bilinear",
         description="how images are resized (by Pillow, with antialiasing); box: the mean of the pixels in its place",
+    )
+    aspect: Literal["squash", "keep"] = Field(
+        "squash",
+        description="how images that are not square are resized; squash: both sides; keep: the shorter side, and the centre of "
+        "the longer one is kept, so that evaluation sees what Resize(store_size) and CenterCrop(image_size) show",
     )
     imbalance: ImbalanceConfig = ImbalanceConfig()
     classes: tuple[str, ...] = Field(
@@ -82,58 +90,21 @@ class DataConfig(_Section):
             raise ValueError(
                 f"data.store_size = {self.store_size} must be >= data.image_size = {self.image_size}, which is cut out of it"
             )
-        if self.interpolation != "bilinear" and self.image_size is None:
-            raise ValueError(
-                f"data.interpolation = {self.interpolation!r} says how images are resized: set data.image_size, or leave it out"
-            )
+        for key, neutral in (("interpolation", "bilinear"), ("aspect", "squash")):
+            if getattr(self, key) != neutral and self.image_size is None:
+                raise ValueError(
+                    f"data.{key} = {getattr(self, key)!r} says how images are resized: set data.image_size, or leave it out"
+                )
         return self
 
     @property
     def resize(self) -> Resize | None:
         """How images are kept; None: as they come."""
         size = self.store_size or self.image_size
-        return Resize(size, self.interpolation) if size is not None else None
+        return Resize(size, self.interpolation, self.aspect) if size is not None else None
 
 
-class AugmentationConfig(_Section):
-    """What is done to every copy of a training image."""
-
-    policy: Policy = Field("sim", description="none, sim (crop 4 + flip), rand or auto (+ Cutout 16)")
-    copies: int = Field(1, ge=1, le=64, description="T, augmented copies of each image")
-    copy_policies: tuple[Policy, ...] = Field(
-        (), description="a policy for each copy, such as a weak and a strong view; none: `policy` for all"
-    )
-    n: int = Field(2, ge=0, le=10, description="operations of RandAugment")
-    m: int = Field(10, ge=0, le=30, description="magnitude bin of RandAugment, of 31")
-    cutout: int | None = Field(None, ge=0, description="Cutout in pixels; none: what the policy says; 0: off")
-    mix: Literal["none", "mixup", "cutmix"] = Field(
-        "none", description="images are mixed with a partner of the batch, whatever the policy"
-    )
-    mix_alpha: float = Field(1.0, gt=0, description="α of the Beta(α, α) that mixing draws its coefficient from")
-
-    @field_validator("policy", mode="before")
-    @classmethod
-    def _mixing_is_no_policy(cls, value: Any) -> Any:
-        if value in ("mixup", "cutmix"):
-            raise ValueError(f"{value!r} goes with any policy: set `augmentation.mix: {value}`")
-        return value
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.copy_policies and len(self.copy_policies) != self.copies:
-            raise ValueError(
-                f"augmentation.copy_policies names {len(self.copy_policies)} policies for augmentation.copies = {self.copies}; "
-                "name one for each copy, or none"
-            )
-        return self
-
-    @property
-    def policies(self) -> tuple[str, ...]:
-        """The policy of every copy."""
-        return self.copy_policies or (self.policy,) * self.copies
-
-
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """A trunk that K branches share, each with a head; nothing is shared by default: K networks of one shape."""
 
     backbone: Annotated[str, OneOf(BACKBONES)] = Field("resnet32", description="resnet8..56 are the CIFAR family")
@@ -173,7 +144,7 @@ class ModelConfig(_Section):
         return self
 
 
-class SamplingConfig(_Section):
+class SamplingConfig(Section):
     """Which images an epoch trains on, and how often."""
 
     name: Annotated[str, OneOf(RULES)] = Field(
@@ -193,7 +164,7 @@ class SamplingConfig(_Section):
         return self
 
 
-class OptimizerConfig(_Section):
+class OptimizerConfig(Section):
     """SGD."""
 
     lr: float = Field(0.1, gt=0, description="peak learning rate")
@@ -209,7 +180,7 @@ class OptimizerConfig(_Section):
         return self
 
 
-class ScheduleConfig(_Section):
+class ScheduleConfig(Section):
     """The learning rate of every epoch."""
 
     name: Literal["multistep", "cosine", "constant"] = "multistep"
@@ -222,7 +193,7 @@ class ScheduleConfig(_Section):
     warmup_start: float = Field(0.0, ge=0, le=1, description="warm-up goes linearly from this fraction of lr to lr")
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """The loop."""
 
     epochs: int = Field(200, ge=1)
@@ -246,13 +217,13 @@ class TrainingConfig(_Section):
         return self
 
 
-class EvaluationConfig(_Section):
+class EvaluationConfig(Section):
     """When it is looked at. Never part of a cell's identity."""
 
     every: int | None = Field(None, ge=1, description="evaluate every so many epochs; none: after the last one only")
 
 
-class SyntheticConfig(_Section):
+class SyntheticConfig(Section):
     """Instead of training: a learning curve in closed form, and faults on request (``trainables.synthetic``)."""
 
     epoch_seconds: float = Field(0.0, ge=0, description="how long an epoch takes")
@@ -264,7 +235,7 @@ class SyntheticConfig(_Section):
     fault_times: int = Field(1, ge=1, description="how often, for raise, exit and hang; then it goes well")
 
 
-class CustomConfig(_Section):
+class CustomConfig(Section):
     """Instead of the methods here: a function of your own that yields the metrics of its epochs (``trainables.custom``)."""
 
     function: str = Field(pattern=r"^[\w.]+:[\w.]+$", description="`module:function`")
@@ -284,7 +255,7 @@ class Loop(NamedTuple):
     trains: bool = True  # false: one epoch without a gradient step, in which the method fits something in closed form
 
 
-class TrialConfig(_Section):
+class TrialConfig(Section):
     """Everything that decides the numbers of one trial."""
 
     data: DataConfig = DataConfig()

@@ -142,7 +142,7 @@ def _inputs(
     images: Any = part.images  # may lie in read-only shared memory: batches are copied out of it
     size = config.data.image_size or images.shape[-1]
     a = config.augmentation
-    policy = augmentation.build(a.policies[(copy or 0) % a.copies], size=size, n=a.n, m=a.m, cutout=a.cutout)
+    policy = augmentation.build(a.policies[(copy or 0) % a.copies], a, size=size)
     for numbers in index.split(BATCH):
         pixels = torch.from_numpy(np.asarray(images[numbers.numpy()])).to(device)
         if copy is None:

@@ -8,3 +8,6 @@ from __future__ import annotations
 
 # loop 2: draws are keyed by an image's occurrence in the epoch too.
 RECIPES: dict[str, int] = {"data": 1, "augmentation": 1, "model": 1, "loop": 2}
+
+# Of single data sets, where it is another one. inaturalist2018 2: normalised by the statistics of its own images.
+DATA: dict[str, int] = {"inaturalist2018": 2}

@@ -27,7 +27,7 @@ COST = "gflops"  # end of metrics that no recipe changes
 class Number:
     """One printed value; accuracies and their differences are in percent.
 
-    ``augmentation`` lists the policies it may be compared with (one that is not ours, like ``sim+jitter``, with none).
+    ``augmentation`` lists the policies it may be compared with (``sim+jitter``: with colour jitter).
     """
 
     paper: str
@@ -172,8 +172,10 @@ def deviations(number: Number, config: dict[str, Any]) -> list[str]:
     found = [f"{name} {ours} instead of {theirs}" for name, ours, theirs in pairs if ours != theirs]
     if number.metric.endswith(COST):
         return found + sized
-    mix = config["augmentation"].get("mix", "none")
-    policy = config["augmentation"]["policy"] if mix == "none" else mix
+    augmentation = config["augmentation"]
+    mix = augmentation.get("mix", "none")
+    policy = augmentation["policy"] + ("+jitter" if augmentation.get("color_jitter") else "")
+    policy = policy if mix == "none" else mix
     if policy not in number.augmentation:
         found.append(f"augmentation {policy} instead of {' or '.join(number.augmentation) or 'not printed'}")
     found += sized

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 _SGD = {"optimizer.momentum": 0.9, "optimizer.weight_decay": 2e-4, "optimizer.nesterov": True}
 _COSINE = {"schedule.name": "cosine"}
-_STEPS = {"schedule.name": "multistep", "schedule.warmup_epochs": 5, "model.classifier": "linear"}
+_CIFAR = {"augmentation.crop": "resize_crop", "augmentation.fill": (0, 128)}
+_STEPS = {**_CIFAR, "schedule.name": "multistep", "schedule.warmup_epochs": 5, "model.classifier": "linear"}
 _LARGE = {**_SGD, **_COSINE, "optimizer.lr": 0.2, "images a step": 256, "model.classifier": "cosine"}
 # (paper, data set) -> configuration keys and their values, a tuple where the text at hand leaves several. "images a step":
 # training.batch_size times training.accumulate.
@@ -38,7 +39,8 @@ _TRAINED: dict[tuple[str, str], dict[str, Any]] = {
 # What changes the numbers of every method and is nowhere in these papers but at its neutral value.
 _NEUTRAL = {
     "sampling.name": "instance", "optimizer.clip_norm": None, "training.batch_norm_groups": 1, "model.shared": "none",
-    "method.label_smoothing": 0.0, "method.reweight": "none", "method.formulation": ("paper", "official"),
+    "augmentation.flip": True, "method.label_smoothing": 0.0, "method.reweight": "none",
+    "method.formulation": ("paper", "official"),
 }  # fmt: skip
 _PARTS = {"inter": "InterCL", "intra": "IntraCL", "nfl": "NFL"}
 _ONE_NETWORK = {"model.experts": 1, "augmentation.copies": 1}

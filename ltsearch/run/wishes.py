@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from ltsearch.run.nodes import Capacity
 from ltsearch.run.queue import Queue
 from trainables.files import Location, RemotePath, write_text
-from trainables.methods.options import Checked
+from trainables.section import Checked
 
 FILE = "wishes.json"
 LOOK_SECONDS, LOOK_SECONDS_REMOTE = 3.0, 30.0

@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 from trainables.config import TrialConfig
-from trainables.recipes import RECIPES
+from trainables.recipes import DATA, RECIPES
 
 
 def identity(config: TrialConfig) -> dict[str, Any]:
@@ -27,7 +27,11 @@ def identity(config: TrialConfig) -> dict[str, Any]:
 
 def recipes(config: TrialConfig) -> dict[str, int]:
     """Recipe versions of the parts that a trial, and what it requires, use."""
-    found = {**RECIPES, f"method.{config.method.name}": config.method.recipe}
+    found = {
+        **RECIPES,
+        "data": DATA.get(config.data.name, RECIPES["data"]),
+        f"method.{config.method.name}": config.method.recipe,
+    }
     for _, first in config.method.requires(config):
         found |= recipes(first)
     return found

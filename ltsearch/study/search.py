@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from ltsearch.store.records import SCORES, STEP_GMACS, TRAIN, VAL
 from ltsearch.study.seeds import seed_list
 from ltsearch.study.space import Parameter, Scalar, check_space
-from trainables.methods.options import Checked
+from trainables.section import Checked
 
 SEARCH_METRICS = (
     *(f"{VAL}{score}" for score in SCORES),

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from trainables.methods.options import LARGEST_FLOAT
+from trainables.section import LARGEST_FLOAT
 
 Scalar = bool | int | float | str
 MOST_VALUES = 100_000  # of a parameter that is gone through; more are as good as continuous

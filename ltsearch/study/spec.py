@@ -31,7 +31,7 @@ from ltsearch.study.tree import apply, read_study
 from trainables.config import TrialConfig
 from trainables.errors import UserError
 from trainables.methods import DEFAULT_METHOD, METHODS, options_class
-from trainables.methods.options import Checked
+from trainables.section import Checked
 
 Overrides = dict[str, Any]
 MOST_ROWS, MOST_CELLS = 10_000, 100_000

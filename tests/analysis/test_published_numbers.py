@@ -265,7 +265,6 @@ def test_the_profile_paper_is_made_as_the_papers_own_rows_were(path: Path) -> No
         if found and not (path.stem == "cifar_lt_comparison" and "own recipes" not in row.setting):
             apart[row.label] = found
     known = {
-        "dive_table8": "augmentation sim instead of sim+jitter",
         "cifar_lt_comparison": "dataset CIFAR-10 instead of CIFAR-100",
     }
     assert all(found == [known.get(path.stem)] for found in apart.values()), apart

@@ -20,6 +20,7 @@ from torchvision.transforms.autoaugment import _apply_op
 from trainables.augmentation import POLICIES, build
 from trainables.augmentation.geometry import Cutout, center_crop, choose, cutout
 from trainables.augmentation.operations import Entry, apply, compile_table, magnitude
+from trainables.augmentation.options import AugmentationConfig
 from trainables.augmentation.pixels import normalize
 from trainables.augmentation.policies import AutoAugment, Chain, RandAugment
 
@@ -162,7 +163,7 @@ def test_rand_pairs_of_operations(m: int, size: int) -> None:
     pairs = torch.cartesian_prod(torch.arange(28), torch.arange(28))[:: 1 if m == 10 else 7]
     u = torch.cat([torch.tensor([0.5, 0.5, 0.9]).expand(len(pairs), 3), columns[pairs].flatten(1)], dim=1)
     images = make_images(len(pairs), size)
-    out = build("rand", size=size, n=2, m=m)(images, u)
+    out = build("rand", AugmentationConfig(n=2, m=m), size=size)(images, u)
     for image, pair, result in zip(images, pairs.tolist(), out, strict=True):
         expected = reference_op(reference_op(image, *choices[pair[0]]), *choices[pair[1]])
         assert torch.equal(result, expected), [choices[i] for i in pair]
@@ -190,7 +191,7 @@ def test_auto_equals_torchvision_given_its_draws(size: int) -> None:
     stage = torch.cat([given, torch.rand(400, 5, generator=generator(3))])
     u = torch.cat([torch.tensor([0.5, 0.5, 0.9]).expand(len(stage), 3), stage], dim=1)
     images = make_images(len(u), size)
-    out = build("auto", size=size, cutout=0)(images, u)
+    out = build("auto", AugmentationConfig(cutout=0), size=size)(images, u)
     changed = 0
     for image, draw, result in zip(images, stage, out, strict=True):
         reference.drawn = int(draw[0] * 25), draw[1:3], (draw[3:] * 2).long()
@@ -216,7 +217,7 @@ def test_sim_against_brute_force(stored: int, size: int) -> None:
     u = torch.rand(200, 3, generator=generator(4))
     padding = max(1, round(4 * size / 32)) if stored == size else 0
     places = stored + 2 * padding - size + 1
-    out = build("sim", size=size)(images, u)
+    out = build("sim", AugmentationConfig(), size=size)(images, u)
     for image, (a, b, c), result in zip(images.numpy(), u.tolist(), out.numpy(), strict=True):
         padded = np.pad(image, [(0, 0), (padding, padding), (padding, padding)])
         top, left = int(a * places), int(b * places)
@@ -252,21 +253,21 @@ def test_sim_frequencies() -> None:
     """81 windows and a flip: like torchvision's, and uniform."""
     image = torch.randint(1, 256, (3, 32, 32), dtype=torch.uint8, generator=generator(5))
     u = torch.rand(8000, 3, generator=generator(6))
-    ours = run_policy(build("sim", size=32), image, u)
+    ours = run_policy(build("sim", AugmentationConfig(), size=32), image, u)
     reference = transforms.Compose([transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()])
     torch.manual_seed(7)
     theirs = histogram(reference(image) for _ in range(8000))
     assert len(ours) == len(theirs) == 162
     assert two_sample_p(ours, theirs) > 1e-3
     assert stats.chisquare(list(ours.values())).pvalue > 1e-3
-    biased = run_policy(build("sim", size=32), image, u**1.3)
+    biased = run_policy(build("sim", AugmentationConfig(), size=32), image, u**1.3)
     assert two_sample_p(biased, theirs) < 1e-6  # the test would notice
 
 
 def test_sim_frequencies_on_larger_images() -> None:
     """25 windows out of a larger image and a flip."""
     image = torch.randint(1, 256, (3, 20, 20), dtype=torch.uint8, generator=generator(8))
-    counts = run_policy(build("sim", size=16), image, torch.rand(4000, 3, generator=generator(9)))
+    counts = run_policy(build("sim", AugmentationConfig(), size=16), image, torch.rand(4000, 3, generator=generator(9)))
     assert len(counts) == 50
     assert stats.chisquare(list(counts.values())).pvalue > 1e-3
 
@@ -358,7 +359,7 @@ def test_cutout_against_brute_force(length: int) -> None:
 ])  # fmt: skip
 def test_cutout_of_the_policies(name: str, size: int, asked: int | None, side: int) -> None:
     """A white image, centred, that no operation changes, loses the square that the last two uniforms name."""
-    policy = build(name, size=size, cutout=asked)
+    policy = build(name, AugmentationConfig(cutout=asked), size=size)
     centres = torch.rand(20, 2, generator=generator(18))
     before = {"auto": [0.5, 0.5, 0.9, 0.5, LAST, LAST, 0, 0], "rand": [0.5, 0.5, 0.9, 0, 0, 0, 0]}
     head = torch.tensor(before.get(name, [] if name == "none" else [0.5, 0.5, 0.9])).expand(20, -1)
@@ -377,7 +378,7 @@ def test_cutout_of_the_policies(name: str, size: int, asked: int | None, side: i
 @pytest.mark.parametrize("name", POLICIES)
 def test_result_does_not_depend_on_the_batch(name: str, size: int) -> None:
     """One by one, in other company, in other order: bit for bit the same."""
-    policy = build(name, size=size, cutout=4)
+    policy = build(name, AugmentationConfig(cutout=4), size=size)
     images = make_images(150, size)
     u = torch.rand(150, policy.draws, generator=generator(19))
     whole = policy(images, u)
@@ -391,14 +392,14 @@ def test_result_does_not_depend_on_the_batch(name: str, size: int) -> None:
 @pytest.mark.parametrize("name", POLICIES)
 def test_input_is_left_alone(name: str, stored: int) -> None:
     """The images and the uniforms stay as they are, and the result shares no memory with them."""
-    policy = build(name, size=16)
+    policy = build(name, AugmentationConfig(), size=16)
     images = make_images(100, stored)
     u = torch.rand(100, policy.draws, generator=generator(21))
     before, drawn = images.clone(), u.clone()
     out = policy(images, u)
     expected = out.clone()
     assert out.dtype == torch.uint8
-    assert out.shape == (100, 3, *(stored if name == "none" else 16,) * 2)
+    assert out.shape == (100, 3, 16, 16)
     assert torch.equal(images, before)
     assert torch.equal(u, drawn)
     out.zero_()
@@ -409,7 +410,7 @@ def test_input_is_left_alone(name: str, stored: int) -> None:
 @pytest.mark.parametrize("name", POLICIES)
 def test_strides_do_not_matter(name: str) -> None:
     """Channels-last images and every second image of a batch."""
-    policy = build(name, size=16)
+    policy = build(name, AugmentationConfig(), size=16)
     images = make_images(60, 16)
     u = torch.rand(60, policy.draws, generator=generator(22))
     expected = policy(images, u)
@@ -421,7 +422,7 @@ def test_strides_do_not_matter(name: str) -> None:
 @pytest.mark.parametrize("name", POLICIES)
 def test_ends_of_the_range_of_uniforms(name: str, size: int) -> None:
     """Every column at 0 and at the largest float32 below 1, and an empty batch."""
-    policy = build(name, size=size)
+    policy = build(name, AugmentationConfig(), size=size)
     width = policy.draws
     u = torch.cat([torch.zeros(1, width), torch.full((1, width), LAST), torch.eye(width) * LAST])
     assert bool((u < 1).all())
@@ -432,22 +433,26 @@ def test_ends_of_the_range_of_uniforms(name: str, size: int) -> None:
 
 def test_policy_is_a_value() -> None:
     """Policies built alike are equal and hashable; they keep no state between calls."""
-    assert build("auto", size=32) == build("auto", size=32)
-    assert build("rand", size=32, m=3) != build("rand", size=32, m=4)
-    assert len({build(name, size=32) for name in ("sim", "rand", "auto")}) == 3
-    assert build("none", size=32).draws == 0
-    assert build("rand", size=32, n=0).draws == 3
-    assert torch.equal(build("none", size=32)(make_images(3, 32), torch.empty(3, 0)), make_images(3, 32))
+    assert build("auto", AugmentationConfig(), size=32) == build("auto", AugmentationConfig(), size=32)
+    assert build("rand", AugmentationConfig(m=3), size=32) != build("rand", AugmentationConfig(m=4), size=32)
+    assert len({build(name, AugmentationConfig(), size=32) for name in ("sim", "rand", "auto")}) == 3
+    assert build("none", AugmentationConfig(), size=32).draws == 0
+    assert build("rand", AugmentationConfig(n=0), size=32).draws == 3
+    assert torch.equal(
+        build("none", AugmentationConfig(), size=32)(make_images(3, 32), torch.empty(3, 0)), make_images(3, 32)
+    )
 
 
 def test_errors() -> None:
     """Wrong names, numbers, types and shapes are refused."""
     with pytest.raises(ValueError, match="none, sim, rand, auto"):
-        build("random", size=32)
-    for options in ({"m": 31}, {"m": -1}, {"n": -1}, {"cutout": -1}, {"size": 0}):
+        build("random", AugmentationConfig(), size=32)
+    for options in ({"m": 31}, {"m": -1}, {"n": -1}, {"cutout": -1}):
         with pytest.raises(ValueError):
-            build("rand", **{"size": 32, **options})
-    sim, images = build("sim", size=16), make_images(2, 16)
+            build("rand", AugmentationConfig(**options), size=32)
+    with pytest.raises(ValueError, match="size"):
+        build("rand", AugmentationConfig(), size=0)
+    sim, images = build("sim", AugmentationConfig(), size=16), make_images(2, 16)
     for wrong, u in (
         (images.float(), torch.rand(2, 3)),
         (images[0], torch.rand(2, 3)),

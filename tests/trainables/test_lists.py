@@ -8,8 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torchvision import transforms
 
+from ltsearch.store.ids import recipes
+from trainables.augmentation.geometry import center_crop
 from trainables.config import DataConfig, TrialConfig
 from trainables.data import read_source
 from trainables.data.lists import LISTS
@@ -59,8 +63,34 @@ def test_images_are_decoded_once_and_stay_on_disk(root: Path) -> None:
         image.unlink()  # not looked at again
     again = read_source(config(), root)
     assert again.fingerprint == source.fingerprint
-    with pytest.raises(DataError, match="listed, but cannot be read"):
+    with pytest.raises(
+        DataError, match="31 of 31 images of the list of train images are not there: train/class 0/0.png, .*9.png …;"
+    ):
         read_source(config(store_size=24), root)
+
+
+def test_the_shorter_side_is_resized_and_evaluation_sees_the_centre(root: Path) -> None:
+    """What torchvision's Resize(24) and CenterCrop(16) show of images of 30 to 49 × 40 pixels."""
+    source = read_source(config(store_size=24, aspect="keep"), root)
+    lines = (root / "imagenet_lt" / "ImageNet_LT_train.txt").read_text().splitlines()
+    shown = transforms.Compose([transforms.Resize(24), transforms.CenterCrop(16), transforms.PILToTensor()])
+    for line, image in zip(lines, source.train.images, strict=True):
+        with Image.open(root / "imagenet_lt" / line.rsplit(" ", 1)[0]) as original:
+            assert torch.equal(center_crop(torch.tensor(image)[None], 16)[0], shown(original))
+    assert sorted(folder.name for folder in (root / "imagenet_lt").glob("cache-*")) == ["cache-24-keep"]
+    assert config(store_size=24, aspect="keep", interpolation="box").resize.name == "24-box-keep"  # type: ignore[union-attr]
+
+
+def test_inaturalist_has_statistics_of_its_own(root: Path) -> None:
+    (root / "imagenet_lt").rename(root / "inaturalist2018")
+    for ours, theirs in (("train", "train"), ("test", "val")):
+        (root / "inaturalist2018" / f"ImageNet_LT_{ours}.txt").rename(
+            root / "inaturalist2018" / f"iNaturalist18_{theirs}.txt"
+        )
+    source = read_source(config(name="inaturalist2018"), root)
+    assert source.mean == (0.466, 0.471, 0.380) and source.std == (0.195, 0.194, 0.192)
+    trial = TrialConfig.model_validate({"data": {"name": "inaturalist2018", "image_size": 16}})
+    assert recipes(trial)["data"] == 2 and recipes(TrialConfig())["data"] == 1  # a change of recipe, of this set only
 
 
 def test_another_size_or_list_is_another_content(root: Path) -> None:
@@ -114,7 +144,7 @@ def test_validation_is_the_official_one(root: Path) -> None:
         (lambda f: None, {"image_size": None, "store_size": None}, "set data.image_size"),
         (lambda f: (f / "ImageNet_LT_val.txt").write_text("a.png\n"), {}, "val.txt, line 1: .* is not `relative"),
         (lambda f: (f / "ImageNet_LT_val.txt").write_text("\n"), {}, "no images are listed"),
-        (lambda f: (f / "ImageNet_LT_val.txt").write_text("none.png 0\n"), {}, "none.png: listed, but cannot be read"),
+        (lambda f: (f / "ImageNet_LT_val.txt").write_text("none.png 0\n"), {}, "1 of 1 images of .* are not there: none.png;"),
         (lambda f: (f / "test" / "class 0" / "0.png").write_text("x"), {}, "0.png: not a readable image"),
         (lambda f: (f / "cache-20").write_text("x"), {}, "the decoded images .* cannot be kept there"),
     ],

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from trainables import catalogue
 
 if TYPE_CHECKING:
+    from trainables.augmentation.options import AugmentationConfig
     from trainables.augmentation.policies import Policy
 
-# name -> dotted path of (size, n, m, cutout) -> Policy
+# name -> dotted path of (size, AugmentationConfig) -> Policy
 POLICIES: dict[str, str] = {
     "none": "trainables.augmentation.policies.none",
     "sim": "trainables.augmentation.policies.sim",
@@ -22,15 +23,10 @@ POLICIES: dict[str, str] = {
 }
 
 
-def build(policy: str, *, size: int, n: int = 2, m: int = 10, cutout: int | None = None) -> Policy:
-    """Build a policy for one size of image.
+def build(policy: str, options: AugmentationConfig, *, size: int) -> Policy:
+    """Build a policy for one size of image: ``size`` is the side of the output in pixels, larger images are cropped to it.
 
-    Args:
-        policy: name in ``POLICIES``.
-        size: side of the output in pixels; larger images are cropped to it.
-        n: operations of RandAugment.
-        m: magnitude bin of RandAugment, of 31.
-        cutout: Cutout in pixels; None for what the policy says, 0 for off.
+    Of ``options`` it takes what the policy leaves open: not its ``policy``, copies or mixing.
 
     Raises:
         ValueError: the name is unknown or a number is out of range.
@@ -40,5 +36,5 @@ def build(policy: str, *, size: int, n: int = 2, m: int = 10, cutout: int | None
         raise ValueError(f"augmentation policy {policy!r} does not exist; choose one of {', '.join(POLICIES)}")
     if size < 1:
         raise ValueError(f"size must be a positive number of pixels, not {size}")
-    made: Policy = catalogue.load(POLICIES[policy])(size=size, n=n, m=m, cutout=cutout)
+    made: Policy = catalogue.load(POLICIES[policy])(size, options)
     return made

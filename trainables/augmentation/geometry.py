@@ -89,13 +89,14 @@ def cutout(images: Tensor, y: Tensor, x: Tensor, length: int) -> Tensor:
 
 @dataclass(frozen=True)
 class CropFlip:
-    """Random crop and horizontal flip with probability 1/2.
+    """Random crop, and horizontal flip with probability 1/2 unless ``flip`` is off, which leaves the draws as they are.
 
     Images of the output's size are padded with zeros first, by 4 px at 32 px and in proportion at other sizes (He et
     al., 2016, for CIFAR). Larger images are cropped without padding (224 px out of 256 px, for ImageNet).
     """
 
     size: int
+    flip: bool = True
     draws: ClassVar[int] = 3
 
     @property
@@ -118,7 +119,19 @@ class CropFlip:
             height, width = images.shape[-2:]
         top = choose(u[:, 0], height - self.size + 1)
         left = choose(u[:, 1], width - self.size + 1)
-        return crop_flip(images, top, left, u[:, 2] < 0.5, self.size)
+        return crop_flip(images, top, left, u[:, 2] < (0.5 if self.flip else 0.0), self.size)
+
+
+@dataclass(frozen=True)
+class CenterCrop:
+    """The central pixels, for training without augmentation."""
+
+    size: int
+    draws: ClassVar[int] = 0
+
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
+        """Crop uint8 ``[N, 3, H, W]`` to ``[N, 3, S, S]``; raises ``ValueError`` if the images are smaller."""
+        return center_crop(images, self.size).clone()
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The operations of AutoAugment and RandAugment on batches in which every image has its own operation and magnitude.
 
 The reference is what ``torchvision.transforms.RandAugment`` and ``AutoAugment`` do to one uint8 tensor, sampling the
-nearest neighbour and filling with 0. It is met exactly up to 256×256 px; above, torchvision's float32 mean in Contrast
-is itself not exact.
+nearest neighbour and filling with one grey level. It is met exactly up to 256×256 px; above, torchvision's float32 mean in
+Contrast is itself not exact.
 
 A ``Table`` lists what may happen to an image: pairs of an operation and a signed magnitude. A batch is sorted by
 operation, so that a batch costs one call for each operation, however many magnitudes and signs are drawn. Everything is
@@ -37,10 +37,18 @@ class Table:
     row: Tensor  # int64 [V], row of `source` and `inside`; 0 for operations that move nothing
     source: Tensor  # int64 [M, H·W], for each output pixel the input pixel it is copied from
     inside: Tensor  # uint8 [M, H·W], 0 where the input pixel would lie outside the image
+    outside: Tensor | None  # uint8 [M, H·W], the fill there and 0 elsewhere; None for black
     ratio: Tensor  # float32 [V, 1, 1, 1], enhancement factor 1 + magnitude
     rest: Tensor  # float32 [V, 1, 1, 1], 1 - ratio, rounded once
     threshold: Tensor  # uint8 [V, 1, 1, 1], Solarize inverts grey levels from here on
     mask: Tensor  # uint8 [V, 1, 1, 1], the high bits that Posterize keeps
+
+    @classmethod
+    def enhancing(cls, kernel: Tensor, ratio: Tensor) -> Table:
+        """Entries of Brightness, Contrast and Color with factors of their own: int64 ``[V]`` and float64 ``[V, 1, 1, 1]``."""
+        none = torch.empty(0, device=kernel.device)
+        rest = (1.0 - ratio).to(torch.float32)
+        return cls(kernel, none, none, none, None, ratio.to(torch.float32), rest, none, none)
 
 
 Kernel = Callable[[Tensor, Tensor, Table], Tensor]
@@ -51,7 +59,10 @@ def _move(images: Tensor, entry: Tensor, table: Table) -> Tensor:
     row = table.row[entry]
     source = table.source.index_select(0, row)[:, None].expand(-1, images.shape[1], -1)
     inside = table.inside.index_select(0, row)[:, None]
-    return (images.flatten(2).gather(2, source) * inside).view_as(images)
+    moved = images.flatten(2).gather(2, source) * inside
+    if table.outside is not None:
+        moved += table.outside.index_select(0, row)[:, None]
+    return moved.view_as(images)
 
 
 def _blend(images: Tensor, degenerate: Tensor, entry: Tensor, table: Table) -> Tensor:
@@ -133,6 +144,11 @@ KERNELS: tuple[tuple[tuple[str, ...], Kernel | None], ...] = (
 _POSITION = {name: position for position, (names, _) in enumerate(KERNELS) for name in names}
 
 
+def position(operation: str) -> int:
+    """The position of an operation in ``KERNELS``; raises ``KeyError`` for an unknown one."""
+    return _POSITION[operation]
+
+
 def magnitude(operation: str, level: int, levels: int, size: int) -> tuple[float, bool]:
     """Look up the magnitude of a level in torchvision's augmentation space.
 
@@ -189,8 +205,10 @@ def index_map(operation: str, value: float, height: int, width: int) -> tuple[Te
 
 
 @lru_cache(maxsize=64)
-def compile_table(entries: tuple[Entry, ...], height: int, width: int, device: torch.device) -> Table:
+def compile_table(entries: tuple[Entry, ...], height: int, width: int, device: torch.device, fill: int = 0) -> Table:
     """Turn pairs of an operation and a signed magnitude into tensors on ``device`` for images of ``[H, W]`` pixels.
+
+    ``fill`` is the grey level of pixels that come from outside the image.
 
     Raises:
         KeyError: an operation has an unknown name.
@@ -206,11 +224,13 @@ def compile_table(entries: tuple[Entry, ...], height: int, width: int, device: t
     thresholds = [math.ceil(value) if operation == "Solarize" else 0 for operation, value in entries]
     masks = [256 - 2 ** (8 - int(value)) if operation == "Posterize" else 255 for operation, value in entries]
     empty = torch.empty(0, height * width)
+    inside = torch.stack([inside for _, inside in maps]) if maps else empty.to(torch.uint8)
     return Table(
         kernel=torch.tensor([_POSITION[operation] for operation, _ in entries], device=device),
         row=torch.tensor([moves.get(entry, 0) for entry in entries], device=device),
         source=(torch.stack([source for source, _ in maps]) if maps else empty.to(torch.int64)).to(device),
-        inside=(torch.stack([inside for _, inside in maps]) if maps else empty.to(torch.uint8)).to(device),
+        inside=inside.to(device),
+        outside=((1 - inside) * fill).to(device) if fill else None,
         ratio=per_entry(factors, torch.float32),
         rest=per_entry([1.0 - factor for factor in factors], torch.float32),
         threshold=per_entry(thresholds, torch.uint8),

@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 from torchvision.transforms import autoaugment
 
-from trainables.augmentation.geometry import CropFlip, Cutout, choose
+from trainables.augmentation.color import ColorJitter
+from trainables.augmentation.geometry import CenterCrop, CropFlip, Cutout, choose
 from trainables.augmentation.operations import IDENTITY, Entry, apply, compile_table, magnitude
+from trainables.augmentation.options import AugmentationConfig
+from trainables.augmentation.resized_crop import RandomResizedCrop
 
 RAND_LEVELS = 31  # magnitude bins of torchvision's RandAugment
 AUTO_LEVELS = 10  # magnitude bins of AutoAugment
@@ -96,6 +99,7 @@ class RandAugment:
 
     n: int
     m: int
+    fill: int = 0
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -119,7 +123,7 @@ class RandAugment:
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
         """Augment uint8 ``[N, 3, S, S]`` by uniforms ``[N, 2n]``."""
         size = images.shape[-1]
-        table = compile_table(self.entries(size), size, size, images.device)
+        table = compile_table(self.entries(size), size, size, images.device, self.fill)
         for step in range(self.n):
             operation, sign = choose(u[:, 2 * step], len(RAND_OPERATIONS)), choose(u[:, 2 * step + 1], 2)
             images = apply(images, 2 * operation + sign, table)
@@ -130,9 +134,11 @@ class RandAugment:
 class AutoAugment:
     """AutoAugment (Cubuk et al., 2019): one of the 25 sub-policies found on CIFAR-10, as in torchvision.
 
-    A sub-policy is two operations, each with a probability and a magnitude bin of 10; signs are drawn.
+    A sub-policy is two operations, each with a probability and a magnitude bin of 10; signs are drawn. torchvision fills with
+    black; the widely copied code of the policy with grey level 128.
     """
 
+    fill: int = 0
     draws: ClassVar[int] = 5
     policies: ClassVar[tuple[tuple[tuple[str, float, int | None], ...], ...]] = tuple(
         autoaugment.AutoAugment(autoaugment.AutoAugmentPolicy.CIFAR10).policies
@@ -153,7 +159,7 @@ class AutoAugment:
         """Augment uint8 ``[N, 3, S, S]``; ``u`` ``[N, 5]``: sub-policy, two uses and two signs."""
         size = images.shape[-1]
         entries = self.entries(size)
-        table = compile_table(entries, size, size, images.device)
+        table = compile_table(entries, size, size, images.device, self.fill)
         pairs = tuple((first[1], second[1]) for first, second in self.policies)
         policy = choose(u[:, 0], len(self.policies))
         used = u[:, 1:3] <= _probabilities(pairs, images.device)[policy]
@@ -163,28 +169,34 @@ class AutoAugment:
         return images
 
 
-def _chain(*stages: Policy, cutout: int | None) -> Policy:
-    """Append Cutout of so many pixels, if any."""
-    if cutout is not None and cutout < 0:
-        raise ValueError(f"cutout must be a number of pixels, 0 for none, not {cutout}")
-    return Chain((*stages, Cutout(cutout)) if cutout else stages)
+def _chain(size: int, options: AugmentationConfig, *between: Policy, cutout: int | None = None) -> Policy:
+    """Crop and flip, colour jitter, what stands between, and Cutout of so many pixels unless the options name another."""
+    asked = cutout if options.cutout is None else options.cutout
+    if asked is not None and asked < 0:
+        raise ValueError(f"cutout must be a number of pixels, 0 for none, not {asked}")
+    if options.crop == "random_resized_crop":
+        crop: Policy = RandomResizedCrop(size, options.crop_scale, options.flip)
+    else:
+        crop = CropFlip(size, options.flip)
+    jitter = (ColorJitter(options.color_jitter),) if options.color_jitter else ()
+    return Chain((crop, *jitter, *between, *((Cutout(asked),) if asked else ())))
 
 
-def none(*, size: int, n: int, m: int, cutout: int | None) -> Policy:
-    """Build the identity, which draws nothing and does not crop; with Cutout if it is asked for."""
-    return _chain(cutout=cutout)
+def none(size: int, options: AugmentationConfig) -> Policy:
+    """Build the centre crop, which draws nothing; with Cutout if it is asked for."""
+    return Chain((CenterCrop(size), *((Cutout(options.cutout),) if options.cutout else ())))
 
 
-def sim(*, size: int, n: int, m: int, cutout: int | None) -> Policy:
-    """Build crop and flip; with Cutout if it is asked for."""
-    return _chain(CropFlip(size), cutout=cutout)
+def sim(size: int, options: AugmentationConfig) -> Policy:
+    """Build crop and flip; with colour jitter and Cutout if they are asked for."""
+    return _chain(size, options)
 
 
-def rand(*, size: int, n: int, m: int, cutout: int | None) -> Policy:
+def rand(size: int, options: AugmentationConfig) -> Policy:
     """Build crop, flip and RandAugment of ``n`` operations at bin ``m``; with Cutout if it is asked for."""
-    return _chain(CropFlip(size), RandAugment(n, m), cutout=cutout)
+    return _chain(size, options, RandAugment(options.n, options.m, options.fill))
 
 
-def auto(*, size: int, n: int, m: int, cutout: int | None) -> Policy:
+def auto(size: int, options: AugmentationConfig) -> Policy:
     """Build crop, flip, AutoAugment and Cutout, 16 px at 32 px and in proportion at other sizes; 0 turns Cutout off."""
-    return _chain(CropFlip(size), AutoAugment(), cutout=round(16 * size / 32) if cutout is None else cutout)
+    return _chain(size, options, AutoAugment(options.fill), cutout=round(16 * size / 32))

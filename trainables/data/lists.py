@@ -33,6 +33,8 @@ class ListSet:
     test: str
     validation: str | None
     origin: str
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of ImageNet
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
 LISTS = {
@@ -51,6 +53,8 @@ LISTS = {
         "iNaturalist18_val.txt",
         None,
         "the classifier-balancing repository (Kang et al., 2020)",
+        (0.466, 0.471, 0.380),  # of its own images, as published code for it has them
+        (0.195, 0.194, 0.192),
     ),
 }
 
@@ -70,8 +74,8 @@ def read(config: DataConfig, root: Path) -> Source:
     if resize is None:
         raise DataError(f"{config.name}: its images have different sizes; set data.image_size (and data.store_size)")
     entries = {part: _entries(file) for part, file in files.items()}
-    cache = folder / f"cache-{_named(resize)}"
-    digest = hashlib.sha256(_named(resize).encode())
+    cache = folder / f"cache-{resize.name}"
+    digest = hashlib.sha256(resize.name.encode())
     parts = {}
     for part, (paths, labels) in entries.items():
         content = _cached(folder, cache / f"{part}.npy", paths, resize)
@@ -83,13 +87,11 @@ def read(config: DataConfig, root: Path) -> Source:
         tuple(str(j) for j in range(classes)),
         parts["train"],
         parts["test"],
+        lists.mean,
+        lists.std,
         validation=parts.get("validation"),
         fingerprint=digest.hexdigest()[:16],
     )
-
-
-def _named(resize: Resize) -> str:
-    return f"{resize.size}" if resize.interpolation == "bilinear" else f"{resize.size}-{resize.interpolation}"
 
 
 def _entries(file: Path) -> tuple[list[str], Labels]:
@@ -113,7 +115,7 @@ def _entries(file: Path) -> tuple[list[str], Labels]:
 
 def _cached(folder: Path, target: Path, paths: list[str], resize: Resize) -> str:
     """See to it that ``target`` holds the images; returns the hash of what it holds. Raises ``DataError``."""
-    listed = hashlib.sha256("\n".join([_named(resize), *paths]).encode()).hexdigest()
+    listed = hashlib.sha256("\n".join([resize.name, *paths]).encode()).hexdigest()
     stamp = target.with_suffix(".json")
     try:
         known = json.loads(stamp.read_text())
@@ -121,6 +123,13 @@ def _cached(folder: Path, target: Path, paths: list[str], resize: Resize) -> str
             return str(known["content"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
+    absent = [path for path in paths if not (folder / path).is_file()]
+    if absent:
+        named = ", ".join(absent[:10]) + (" …" if len(absent) > 10 else "")
+        raise DataError(
+            f"{target.parent.parent}: {len(absent)} of {len(paths)} images of the list of {target.stem} images are not there: "
+            f"{named}; put them below that folder under the names that the list has"
+        )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         content = _decode_all(folder, target, paths, resize)

@@ -147,12 +147,20 @@ def stack(images: list[Images], where: str) -> Images:
 
 
 def _resized(image: Any, resize: Resize) -> Any:
-    """A Pillow image at its new size, both sides."""
+    """A Pillow image as a square of its new size."""
     from PIL import Image
 
-    if image.size == (resize.size, resize.size):
+    width, height = image.size
+    if (width, height) == (resize.size, resize.size):
         return image
-    return image.resize((resize.size, resize.size), Image.Resampling[resize.interpolation.upper()])
+    filtered = Image.Resampling[resize.interpolation.upper()]
+    if resize.aspect == "squash":
+        return image.resize((resize.size, resize.size), filtered)
+    # torchvision's Resize(size), which makes the longer side a whole number by truncation, and CenterCrop(size).
+    shorter = min(width, height)
+    width, height = int(resize.size * width / shorter), int(resize.size * height / shorter)
+    left, top = round((width - resize.size) / 2), round((height - resize.size) / 2)
+    return image.resize((width, height), filtered).crop((left, top, left + resize.size, top + resize.size))
 
 
 def resize_all(images: Images, resize: Resize | None) -> Images:
