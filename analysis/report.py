@@ -74,7 +74,7 @@ def _write(sweep: str, source: Source, folder: Path) -> tuple[Path, Entry]:
     runs = source.sweep(sweep)
     plan, cells = runs.plan, by_cell(runs.frame)
     tables = ablation.build(plan, cells)
-    compared = [comparison.build(plan, tables, asked, _published_name(asked)) for asked in plan.published]
+    compared = [comparison.build(plan, tables, asked, _published_name(asked), source) for asked in plan.published]
     origin = provenance.build(plan, runs.search, cells, source.records(provenance.sample(cells)))
     standing = state.build(plan, runs.search, cells)
     summary = search_summary.build(runs.search, cells) if runs.search is not None else None

@@ -33,8 +33,13 @@ _TRAINED: dict[tuple[str, str], dict[str, Any]] = {
         "optimizer.momentum": 0.9, "optimizer.weight_decay": 2e-4, **_STEPS, "optimizer.lr": 0.1, "images a step": 128,
         "schedule.milestones": [120, 160], "schedule.gamma": 0.01,
     },
-    ("dive", "imagenet_lt"): {**_COSINE, "optimizer.momentum": 0.9, "optimizer.lr": 0.2, "images a step": 512},
-    ("dive", "inaturalist2018"): {**_COSINE, "optimizer.momentum": 0.9, "optimizer.lr": 0.1, "images a step": 256},
+    ("dive", "imagenet_lt"): {
+        **_COSINE, "augmentation.crop": "resize_crop", "optimizer.momentum": 0.9, "optimizer.lr": 0.2, "images a step": 512,
+    },
+    ("dive", "inaturalist2018"): {
+        **_COSINE, "augmentation.crop": "random_resized_crop", "optimizer.momentum": 0.9, "optimizer.lr": 0.1,
+        "images a step": 256,
+    },
 }  # fmt: skip
 # What changes the numbers of every method and is nowhere in these papers but at its neutral value.
 _NEUTRAL = {
@@ -47,6 +52,11 @@ _ONE_NETWORK = {"model.experts": 1, "augmentation.copies": 1}
 _NCL = {
     "model.experts": 3, "augmentation.copies": 2, "method.nfl": True, "method.beta": 0.3, "method.inter_weight": 0.6,
     "method.contrastive_weight": 1.0,
+}  # fmt: skip
+_RIDE = {  # by its code for CIFAR-100-LT
+    **_STEPS, "optimizer.lr": 0.1, "optimizer.weight_decay": 5e-4, "images a step": 128, "schedule.milestones": [160, 180],
+    "schedule.gamma": 0.01, "model.classifier": "cosine", "model.shared": "stage1", "augmentation.copies": 1,
+    "method.reweight": ("none", "effective"),
 }  # fmt: skip
 _SOFT, _SHARP = {"method.temperature": 3.0, "method.power": 0.5}, {"method.temperature": 1.0, "method.power": 1.0}
 _TEACHER = {"method.bsce": False, "method.target": "teacher"}
@@ -88,6 +98,12 @@ def recipe(number: Number) -> dict[str, Any] | None:
         case "dive", "" if number.row == "PC CE":
             method = "post_hoc_adjustment"
             found |= _ONE_NETWORK
+        case "dive", "" if number.row == "RIDE-DiVE teacher":
+            method = "ride"
+            found |= {**_RIDE, "model.experts": 6, "method.loss": "bsce"}
+        case "dive", "ride_dive":
+            method = "dive"
+            found |= {**_RIDE, "model.experts": 4, "method.alpha": 0.75}
         case _:
             return None
     return {**found, "method.name": method}

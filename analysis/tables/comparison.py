@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,11 +12,21 @@ from analysis.published import numbers as published_numbers
 from analysis.published.layouts import LaidColumn, Layout, Line
 from analysis.published.numbers import COST, Number
 from analysis.read.labels import printed
+from analysis.read.runs import Source
 from analysis.read.selection import Run, value
 from analysis.statistics.seeds import Summary, summarize
 from analysis.tables.ablation import AblationTable
 from analysis.tables.record import Column, Content, Gain, Table
-from ltsearch.store.records import TEST, TEST_GMACS, TRAIN, TRAIN_GMACS, PlannedRow, PlanRecord, PublishedTable
+from ltsearch.store.records import (
+    SHIFTED_TESTS,
+    TEST,
+    TEST_GMACS,
+    TRAIN,
+    TRAIN_GMACS,
+    PlannedRow,
+    PlanRecord,
+    PublishedTable,
+)
 
 HOW_TO_READ = (
     "Published rows as printed, each with the recipe of its authors, which mostly is not printed. Our rows stand in a column "
@@ -26,12 +37,17 @@ HOW_TO_READ = (
 )
 
 
-def build(plan: PlanRecord, tables: Sequence[AblationTable], asked: PublishedTable, name: str) -> Table:
-    """Raises ``UserError`` listing the published tables if this one does not exist."""
+def build(
+    plan: PlanRecord, tables: Sequence[AblationTable], asked: PublishedTable, name: str, source: Source | None = None
+) -> Table:
+    """A published table. Without a ``source`` of what runs keep, ours have no accuracies under shifted test distributions.
+
+    Raises ``UserError`` listing the published tables if this one does not exist.
+    """
     numbers = published_numbers.table(asked.paper, asked.table)
     layout = layouts.load()[asked.paper, asked.table]
     lines, groups = _printed(layout, numbers)
-    ours, notes = _ours(plan, tables, layout, numbers)
+    ours, notes = _ours(plan, tables, layout, numbers, source)
     if ours:
         groups[len(lines)] = "ours"
     asides = [*notes, *_elsewhere(numbers)]
@@ -98,7 +114,11 @@ def _best(column: LaidColumn, numbers: Sequence[Number]) -> Any:
 
 
 def _ours(
-    plan: PlanRecord, tables: Sequence[AblationTable], layout: Layout, numbers: Sequence[Number]
+    plan: PlanRecord,
+    tables: Sequence[AblationTable],
+    layout: Layout,
+    numbers: Sequence[Number],
+    source: Source | None,
 ) -> tuple[list[tuple[Content, ...]], list[str]]:
     """One line a method, over all settings; where rows are no methods, a line below each that ours has numbers for."""
     columns = [[n for n in numbers if layouts.selects(column.where, n)] for column in layout.columns]
@@ -111,11 +131,11 @@ def _ours(
     if layout.by_method:
         for name in dict.fromkeys(row.name for row, _ in rows.values()):
             here = {label: found for label, found in rows.items() if found[0].name == name}
-            lines += _line(name, here, columns, layout, placed)
+            lines += _line(name, here, columns, layout, placed, source)
     else:
         for line in (row for group in layout.groups for row in group.rows if isinstance(row, Line)):
             there = [[n for n in column if layouts.selects(line.where, n)] for column in columns]
-            lines += _line(line.heading, rows, there, layout, placed)
+            lines += _line(line.heading, rows, there, layout, placed, source)
     return lines, _left_out({label: row for label, (row, _) in rows.items()}, columns, placed)
 
 
@@ -125,23 +145,40 @@ def _line(
     columns: Sequence[Sequence[Number]],
     layout: Layout,
     placed: dict[str, set[str]],
+    source: Source | None,
 ) -> list[tuple[Content, ...]]:
     """What these rows have to say in every column; no line if that is nothing."""
     cells: list[Content] = []
     seeds: set[int] = set()
+    marks: dict[str, bool | str] = {}  # of the printed row that it answers to
     for column in columns:
         found: Summary | None = None
         for label, (row, runs) in rows.items():
             fitting = [n for n in column if not published_numbers.deviations(n, row.config)]
-            if found is None and fitting and (found := _value(row, runs, fitting[0])) is not None:
-                placed.setdefault(label, set()).add(fitting[0].metric)
+            if found is not None or not fitting:
+                continue
+            nearest = next((n for n in fitting if n.setting == row.predict), fitting[0])
+            if (found := _value(row, runs, nearest, source)) is not None:
+                placed.setdefault(label, set()).add(nearest.metric)
                 seeds.add(found.n)
-        cells.append(found)
+                marks = marks or _marks(layout, nearest)
+        # What a network costs does not spread over seeds.
+        cells.append(found.mean if found is not None and column[0].metric.endswith(COST) else found)
     if not seeds:
         return []
     n = "–".join(map(str, sorted({min(seeds), max(seeds)})))
     venues: list[Content] = ["this work"] if layout.ref else []
-    return [(f"{name} (n={n})", "ours", *venues, *([None] * len(layout.parts)), *cells)]
+    checks = [marks.get(part, False) for part in layout.parts]
+    return [(f"{name} (n={n})", "ours", *venues, *checks, *cells)]
+
+
+def _marks(layout: Layout, number: Number) -> dict[str, bool | str]:
+    """The check marks of the row that a number is printed in."""
+    for group in layout.groups:
+        for row, marks in zip(group.rows, group.marks, strict=False):
+            if row == (number.row, number.setting):
+                return marks
+    return {}
 
 
 def _left_out(
@@ -171,7 +208,9 @@ def _holds(table: AblationTable, row: PlannedRow) -> bool:
     return table.setting == row.setting and bool(table.selection.runs.get(row.name))
 
 
-def _value(row: PlannedRow, runs: Mapping[int, Run], number: Number) -> Summary | None:
+def _value(row: PlannedRow, runs: Mapping[int, Run], number: Number, source: Source | None) -> Summary | None:
+    if number.split in SHIFTED_TESTS:
+        return summarize(_shifted(row, runs, number.split, source) if source is not None else {})
     metric = {
         "top1": f"{TEST}{row.predict}_{'top1' if number.split == 'all' else number.split}",
         "top5": f"{TEST}{row.predict}_top5",
@@ -181,6 +220,16 @@ def _value(row: PlannedRow, runs: Mapping[int, Run], number: Number) -> Summary 
     }.get(number.metric, "")
     scale = 1.0 if number.metric.endswith(COST) else 100.0
     return summarize({seed: scale * v for seed, run in runs.items() if (v := value(run, metric)) is not None})
+
+
+def _shifted(row: PlannedRow, runs: Mapping[int, Run], split: str, source: Source) -> dict[int, float]:
+    """Accuracy in percent on a shifted test set, by seed; “prior compensated” rows are lines of another table."""
+    name, at = f"shifted_{row.predict}", SHIFTED_TESTS.index(split)
+    kept = {seed: source.final(str(run["cell"])) for seed, run in runs.items()}
+    found = {
+        seed: 100 * float(arrays[name][0][at]) for seed, arrays in kept.items() if arrays is not None and name in arrays
+    }
+    return {seed: value for seed, value in found.items() if math.isfinite(value)}
 
 
 # -- notes -------------------------------------------------------------------------------------------------------------

@@ -12,8 +12,10 @@ import pytest
 from analysis import report
 from analysis.published import numbers as published_numbers
 from analysis.read.mlflow_store import TrackingStore
+from analysis.statistics.seeds import Summary
 from analysis.tables.record import PACKAGES
 from ltsearch.store.records import PublishedTable
+from tests.analysis import made_up
 from tests.analysis.conftest import SWEEP, Store
 from tests.analysis.figures_data import SWEEP as FIGURES_SWEEP
 from tests.analysis.figures_data import Row, fill
@@ -76,3 +78,36 @@ def test_every_published_table(tmp_path: Path) -> None:
         ]
         missing = [n for n in missing if n.metric != "difference"]  # in parentheses, with a sign
         assert missing == [], key
+
+
+def test_every_table_of_the_papers_with_rows_of_ours(tmp_path: Path) -> None:
+    """The studies at the papers' recipes; our numbers are made up, which is not to be read off anywhere else."""
+    made = {(paper, number): table for paper, number, table in made_up.tables()}
+    ncl_pp, dive = (
+        [("ncl_pp", str(n)) for n in range(1, 11)],
+        [("dive", n) for n in ("1", "2", "3", "4", "5", "6", "8")],
+    )
+    assert set(made) == {*ncl_pp, *dive, ("slides", "4")}  # the slides print no recipe: nothing of ours can stand there
+    for key in (*ncl_pp, *dive):
+        ours = [row for row in made[key].rows if row[1] == "ours"]
+        assert ours, key
+        assert [row[0] for row in made[key].rows[-len(ours) :]] == [row[0] for row in ours]  # below the printed ones
+    parts = [column.heading for column in made["ncl_pp", "7"].columns if column.key.startswith("part_")]
+    checks = {
+        str(row[0]): dict(zip(parts, row[2:], strict=False)) for row in made["ncl_pp", "7"].rows if row[1] == "ours"
+    }
+    assert checks["BIL + NFL (n=3)"] == {
+        "BIL": True,
+        "InterCL": False,
+        "IntraCL": False,
+        "NFL_hard": True,
+        "Ensemble": False,
+    }
+    shifted = next(row for row in made["dive", "8"].rows if row[0] == "BSCE (n=5)")
+    assert all(isinstance(cell, Summary) for cell in shifted[2:])
+    costs = next(row for row in made["ncl_pp", "5"].rows if row[0] == "NCL++ (n=3)")
+    assert costs[-3:-1] == (pytest.approx(8.2, abs=0.1), pytest.approx(4.1, abs=0.1))  # counted, without a spread
+    document = made_up.write(tmp_path)
+    assert made_up.WARNING in (tmp_path / "report.md").read_text() and len(document.files) == 2 * len(made)
+    pages = check(sorted(tmp_path.glob("*.tex")), tmp_path)
+    assert sum("(n=" in page for page in pages) == len(made) - 1

@@ -265,9 +265,14 @@ def test_the_profile_paper_is_made_as_the_papers_own_rows_were(path: Path) -> No
         if found and not (path.stem == "cifar_lt_comparison" and "own recipes" not in row.setting):
             apart[row.label] = found
     known = {
-        "cifar_lt_comparison": "dataset CIFAR-10 instead of CIFAR-100",
+        "cifar_lt_comparison": {
+            "dataset CIFAR-10 instead of CIFAR-100",
+            "imbalance 50 instead of 100",
+        },  # not in Table 5
+        "dive_table3": {"epochs 200 instead of 90"},  # which CE is not printed for
+        "dive_table5": {"method.name ride_routing instead of dive"},  # what stands beside it is not routed
     }
-    assert all(found == [known.get(path.stem)] for found in apart.values()), apart
+    assert all({*found} <= known.get(path.stem, set()) for found in apart.values()), apart
 
 
 def test_table_9_is_compared_at_its_ratio() -> None:
