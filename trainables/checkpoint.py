@@ -54,7 +54,7 @@ def find(folder: Location, epochs: int) -> tuple[dict[str, Any] | None, str]:
     if state is None:
         return None, unusable(folder, "is damaged") if path.exists() else ""
     epoch = state.get("epoch")
-    if not isinstance(epoch, int) or not 0 < epoch < epochs:
+    if not isinstance(epoch, int) or not (0 < epoch < epochs or (epoch == 0 and state.get("within"))):
         return None, unusable(folder, f"does not fit (epoch {epoch!r} of {epochs})")
     return state, ""
 

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Generator
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,6 +28,9 @@ from trainables.models.network import Network
 from trainables.precision import dtype_of, warn_if_emulated
 from trainables.reports import Report, RunOptions
 
+WITHIN_SECONDS = 60.0  # an epoch that takes longer has checkpoints inside, this far apart at least
+AGREE_EVERY = 20  # optimiser steps after which workers agree on whether one is due
+
 
 def train(config: TrialConfig, data: TrialData, run: RunOptions) -> Generator[Report]:
     """Train one trial, from its checkpoint if there is one; yields a report after every epoch.
@@ -38,7 +42,7 @@ def train(config: TrialConfig, data: TrialData, run: RunOptions) -> Generator[Re
     if notice:  # what was loaded in part is not gone on from
         trial = _Trial(config, data, run)
     while trial.epoch < trial.loop.epochs:
-        started = time.monotonic()
+        started = time.monotonic() - trial.begun.seconds
         memory.reset_peak(run.device)
         metrics = trial.train_epoch() if trial.loop.trains else trial.fit()
         trial.epoch += 1
@@ -65,8 +69,8 @@ def train(config: TrialConfig, data: TrialData, run: RunOptions) -> Generator[Re
         )
         notice = ""
         # After the report was taken: whoever keeps the history has this epoch before the checkpoint says so.
-        if not done:
-            trial.checkpoint_if_due()
+        if not done and trial.is_due(run.checkpoint_seconds):
+            trial.checkpoint()
 
 
 class _Step(nn.Module):
@@ -82,13 +86,22 @@ class _Step(nn.Module):
         return losses
 
 
+@dataclass
+class _Begun:
+    """How far an epoch has come. ``sums``: of losses and accuracies over this worker's batches."""
+
+    step: int = 0
+    seconds: float = 0.0  # that processes before this one took
+    sums: dict[str, Tensor] = field(default_factory=dict)
+
+
 class _Trial:
-    """The state of a run between epochs."""
+    """The state of a run."""
 
     def __init__(self, config: TrialConfig, data: TrialData, run: RunOptions) -> None:
         self.config, self.data, self.run = config, data, run
         self.loop = config.loop
-        self.epoch = 0
+        self.epoch, self.begun = 0, _Begun()
         torch.use_deterministic_algorithms(config.training.deterministic)
         torch.backends.cudnn.benchmark = not config.training.deterministic
         warn_if_emulated(config, run.device)
@@ -123,11 +136,11 @@ class _Trial:
         optim.set_learning_rate(self.optimizer, lr)
         self.network.train()
         self.method.train()
-        self.method.begin_epoch(self.epoch)
-        started = time.monotonic()
-        sums: dict[str, Tensor] = {}
-        steps = self.feed.steps(self.epoch)
-        for step, batch in self.feed.batches(steps, self.epoch):
+        if self.begun.step == 0:
+            self.method.begin_epoch(self.epoch)
+        started = time.monotonic() - self.begun.seconds
+        sums, steps = self.begun.sums, self.feed.steps(self.epoch)
+        for step, batch in self.feed.batches(steps[self.begun.step :], self.epoch):
             losses = self._forward_backward(step, batch)
             if step.last:
                 self._optimizer_step()
@@ -135,6 +148,11 @@ class _Trial:
                 # Stays on the device: reading a value here would wait for it at every step.
                 value = value.detach() * step.share
                 sums[name] = sums[name] + value if name in sums else value
+            self.begun.step += 1
+            if step.last and self.begun.step < len(steps) and self._is_due_within():
+                self.begun.seconds = time.monotonic() - started
+                self.checkpoint()
+        self.begun = _Begun()
         self.method.end_epoch(self.epoch)
         totals = self.run.parallel.mean(torch.stack(list(sums.values())))
         means = {f"train/{name}": float(t) / len(steps) for name, t in zip(sums, totals, strict=True)}  # a device sync
@@ -179,23 +197,40 @@ class _Trial:
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
-    def checkpoint_if_due(self) -> None:
-        """Write ``checkpoint.pt`` if the last one is old enough."""
-        if time.monotonic() - self.saved < self.run.checkpoint_seconds or self.run.folder is None:
-            return
-        if not self.run.parallel.is_rank_zero:
+    def is_due(self, seconds: float) -> bool:
+        """Is the last checkpoint so old?"""
+        return time.monotonic() - self.saved >= seconds and self.run.folder is not None
+
+    def _is_due_within(self) -> bool:
+        """Is one due inside an epoch? All workers come to the same answer, at some of the steps."""
+        seconds = max(self.run.checkpoint_seconds, WITHIN_SECONDS)
+        if self.run.parallel.workers == 1:
+            return self.is_due(seconds)
+        asked = self.begun.step // self.config.training.accumulate % AGREE_EVERY == 0
+        return asked and bool(self.run.parallel.broadcast(self.is_due(seconds)))
+
+    def checkpoint(self) -> None:
+        """Write ``checkpoint.pt``: between epochs rank 0 alone, inside one all workers together."""
+        parallel = self.run.parallel
+        within = None
+        if self.begun.step:
+            counted = {name: getattr(self.method, name).cpu() for name in self.method.counted}
+            parts = parallel.gather({"sums": {k: v.cpu() for k, v in self.begun.sums.items()}, "counted": counted})
+            within = {"step": self.begun.step, "seconds": self.begun.seconds, "parts": parts}
+        self.saved = time.monotonic()
+        if not parallel.is_rank_zero or self.run.folder is None:
             return
         if self.run.before_checkpoint is not None:
             self.run.before_checkpoint()
         state: dict[str, Any] = {
             "epoch": self.epoch,
+            "within": within,
             "network": self.network.state_dict(),
             "method": self.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "torch_rng": torch.get_rng_state(),
         }
         checkpoint.save(self.run.folder / "checkpoint.pt", state)
-        self.saved = time.monotonic()
 
     def restore(self) -> str:
         """Go on from ``checkpoint.pt`` if there is one; returns what to tell if it cannot be used, which spoils this object."""
@@ -214,8 +249,25 @@ class _Trial:
             self.optimizer.load_state_dict(state["optimizer"])
             optim.check_state(self.optimizer)
             torch.set_rng_state(state["torch_rng"])
+            if within := state.get("within"):
+                self._go_on_within(within)
         except Exception as error:  # of another configuration or version: what loading raises then has no end
             return checkpoint.unusable(
                 folder, f"does not fit ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
             )
         return ""
+
+    def _go_on_within(self, within: dict[str, Any]) -> None:
+        """Take up an epoch: every worker what it had, or, of another number of workers, what all of them had together."""
+        parallel, parts = self.run.parallel, within["parts"]
+        if len(parts) == parallel.workers:
+            own = parts[parallel.rank]
+        else:
+            sums = {name: sum(part["sums"][name] for part in parts) / len(parts) for name in parts[0]["sums"]}
+            alone = float(parallel.is_rank_zero)  # counts are added up over workers, sums are averaged
+            counted = {name: sum(part["counted"][name] for part in parts) * alone for name in parts[0]["counted"]}
+            own = {"sums": sums, "counted": counted}
+        for name, values in own["counted"].items():
+            getattr(self.method, name).copy_(values)
+        sums = {name: value.to(self.run.device) for name, value in own["sums"].items()}
+        self.begun = _Begun(int(within["step"]), float(within["seconds"]), sums)

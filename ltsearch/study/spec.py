@@ -125,7 +125,9 @@ class Resources(Checked):
     max_concurrent: int | None = Field(None, ge=1, description="trials at once; none: as many as fit")
     max_failures: int = Field(2, ge=0, description="how often a failed trial goes on from its checkpoint")
     checkpoint_seconds: float = Field(
-        30, ge=0, description="a checkpoint is written when the last is older; 0: every epoch"
+        30,
+        ge=0,
+        description="written when the last is older: after an epoch, once a minute inside a long one; 0: every epoch",
     )
     hang_seconds: float | None = Field(
         1800,

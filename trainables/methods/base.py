@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,7 @@ class Method(nn.Module, Generic[Options]):
 
     log_n: Tensor
     class_counts: Tensor
+    counted: ClassVar[tuple[str, ...]] = ()  # buffers that every worker adds up for itself within an epoch
 
     def __init__(self, config: TrialConfig, class_counts: Tensor) -> None:
         """Keep ``n`` and ``log n`` as buffers."""

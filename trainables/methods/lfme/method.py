@@ -30,6 +30,7 @@ class LFME(Method[LFMEOptions]):
     weight: Tensor
     seen: Tensor
     easy: Tensor
+    counted = ("seen",)
 
     def __init__(self, config: TrialConfig, class_counts: Tensor) -> None:
         """Weights of the groups, and what was counted, are a part of what is kept."""
