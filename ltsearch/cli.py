@@ -84,6 +84,10 @@ def parser() -> argparse.ArgumentParser:
     shown = verbs.add_parser("show", help="what is kept of one cell", description="What is kept of one cell.")
     shown.add_argument("cell", help="its id, or the beginning of it")
     _add_storage(shown)
+    does = "put the trials of an export into a store, so that a sweep goes on from them"
+    back = verbs.add_parser("restore", help=does, description=does, allow_abbrev=False)
+    back.add_argument("export", type=Path, help="export.zip of a report")
+    _add_storage(back)
     does = "a script that completes ltsearch's words in a shell"
     shell = verbs.add_parser("completion", help=does, description=f'{does}: eval "$(ltsearch completion bash)"')
     shell.add_argument("shell", choices=("bash", "zsh", "tcsh"))
@@ -98,6 +102,8 @@ def _run(args: argparse.Namespace) -> int:
     match args.verb:
         case "show":
             print(describe(CellStore(storage_root(args.storage)), args.cell))
+        case "restore":
+            _restore(args.export, CellStore(storage_root(args.storage)))
         case "completion":
             import shtab
 
@@ -183,6 +189,17 @@ def _change(args: argparse.Namespace) -> None:
         )
     wishes.write(folder, wishes.Wishes(left_out=args.leave_out, **asked))
     print(f"{name}: asked; the sweep says in its output what it does")
+
+
+def _restore(export: Path, store: CellStore) -> None:
+    from ltsearch.store.restore import restore
+
+    found = restore(export, store)
+    print(f"{export}: {found.new} trials put into {store.root}, {found.there} were there already")
+    for cell, why in list(found.left_out.items())[:5]:
+        print(f"left out, {cell}: {why}")
+    if len(found.left_out) > 5:
+        print(f"left out, and {len(found.left_out) - 5} more")
 
 
 def _report(words: list[str]) -> int:

@@ -16,6 +16,8 @@ from analysis import report
 from analysis.read.cell_store import StoredRuns
 from analysis.read.export import EXPORT, Export
 from analysis.read.mlflow_store import TrackingStore
+from ltsearch import cli
+from ltsearch.store.cells import CellStore
 from ltsearch.store.records import CellRecord, FigureRequest, PairedTest
 from tests.analysis.figures_data import SWEEP, Row, fill
 from trainables.errors import UserError
@@ -247,3 +249,59 @@ def test_the_command_finds_the_store(
     assert files(tmp_path / "results" / SWEEP) == files(written)
     assert report.main(["--all", "--tracking-uri", AWAY]) == 0
     assert SWEEP in (tmp_path / "results" / "index.md").read_text()
+
+
+# -- put back into a store ---------------------------------------------------------------------------------------------
+
+
+def put_back(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    code = cli.main(["restore", *words])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_a_store_that_an_export_was_put_into_gives_the_same_report(
+    place: Path, written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(written / EXPORT), "--storage", str(tmp_path / "store")]
+    code, out, _ = put_back(words, capsys)
+    before = CellStore(place / "store")
+    finished = [cell for cell in before.cells() if (before.folder(cell) / "record.json").is_file()]
+    assert code == 0 and f"{len(finished)} trials put into" in out and "0 were there already" in out
+    after = CellStore(tmp_path / "store")
+    assert all(after.read(cell) == before.read(cell) for cell in finished)
+    shutil.copytree(place / "store" / "sweeps", tmp_path / "store" / "sweeps")
+    report.write_report(SWEEP, StoredRuns(str(tmp_path / "store"), database(place)), tmp_path / "out", export=True)
+    assert files(tmp_path / "out") == files(written)
+    assert f"0 trials put into {tmp_path / 'store'}, {len(finished)} were there already" in put_back(words, capsys)[1]
+
+
+def test_what_cannot_be_put_back_is_named(written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with zipfile.ZipFile(written / EXPORT) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    records = sorted(name for name in parts if name.endswith("record.json"))
+    parts[records[0]] = parts[records[0]][:50]
+    parts[records[1]] = parts[records[1]].replace(b'"status":"finished"', b'"status":"failed"')
+    parts[records[2]] = parts[records[2]].replace(
+        b'"nesterov":true', b'"nesterov":false'
+    )  # another version's configuration
+    with zipfile.ZipFile(tmp_path / "some.zip", "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    code, out, _ = put_back([str(tmp_path / "some.zip"), "--storage", str(tmp_path / "store")], capsys)
+    assert code == 0 and f"{len(records) - 3} trials put into" in out
+    cells = [name.split("/")[1] for name in records]
+    assert f"left out, {cells[0]}: it is not JSON" in out and f"left out, {cells[1]}: it has not ended (failed)" in out
+    assert f"left out, {cells[2]}: the configuration in it is that of cell" in out
+    assert not any((tmp_path / "store" / "cells" / cell).exists() for cell in cells[:3])
+
+
+@pytest.mark.parametrize("content", [b"no archive", None])
+def test_a_file_that_is_no_export_is_not_put_back(
+    content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / "export.zip").write_bytes(content)
+    code, _, err = put_back([str(tmp_path / "export.zip"), "--storage", str(tmp_path / "store")], capsys)
+    assert code == 2 and "not the export of a sweep" in err and "Traceback" not in err
+    assert not (tmp_path / "store").exists()
