@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables import augmentation, draws, shifted_test, trained
+from trainables import augmentation, draws, metrics, shifted_test, trained
 from trainables.augmentation.geometry import center_crop
 from trainables.augmentation.pixels import normalize
 from trainables.config import TrialConfig
@@ -23,7 +23,7 @@ from trainables.data.longtail import TrialData
 from trainables.data.source import Part
 from trainables.files import Location, write_atomic
 from trainables.methods.base import AnyMethod, Images, Prediction
-from trainables.metrics import evaluation_metrics, mean_pairwise_kl, per_class_mean
+from trainables.metrics import per_class_mean
 from trainables.models.network import Network
 from trainables.parallel import Parallel
 from trainables.precision import dtype_of
@@ -36,13 +36,16 @@ FULL_LOGITS = 20_000_000  # values; above it, final.npz keeps the five largest
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scalars by name (``test/…``), per-class accuracies ``[C]`` and what they were made from."""
+    """Scalars by name (``test/…``), per-class accuracies ``[C]`` and what was found image by image."""
 
     scalars: dict[str, float]
     per_class: dict[str, list[float | None]]
-    logits: Tensor  # [K, N, C]
+    kept: dict[
+        str, Tensor
+    ]  # logits [K, N, C], or of large sets top5_logits and top5_classes [K, N, 5]; with `full` only
     kl_experts: Tensor | None  # [N]; None when K = 1
     kl_copies: Tensor  # [N']
+    shifted: dict[str, Tensor]  # float64 [2, S] of `single` and `ensemble`; with `full` only
 
 
 def evaluate(
@@ -55,52 +58,89 @@ def evaluate(
     *,
     full: bool,
 ) -> Evaluation:
-    """Evaluate on ``data.evaluation``; ``full`` takes the KL between copies over all images instead of a sample.
+    """Evaluate on ``data.evaluation``; ``full`` takes the KL between copies over all images, and keeps more.
 
+    Images are judged batch by batch, where they are predicted: what is held of all of them does not grow with the classes.
     Every image is looked at by one worker; what comes of it is on rank 0, and empty on others.
     """
     parallel = parallel or Parallel()
-    labels = torch.from_numpy(data.evaluation.labels)
-    sample = torch.arange(len(labels)) if full else _spread(len(labels), COPY_IMAGES)
+    labels, counts = torch.from_numpy(data.evaluation.labels), torch.from_numpy(data.class_counts)
+    every = torch.arange(len(labels))
+    sample = every if full else _spread(len(labels), COPY_IMAGES)
+    stay = shifted_test.sizes(labels, counts)
 
-    def of(index: Tensor, copy: int | None = None) -> list[Prediction]:
-        return parallel.gather(
-            predict(network, method, data, config, device, parallel.shard(index), copy=copy).prediction
-        )
+    def look(index: Tensor, copy: int | None = None) -> Iterator[Predicted]:
+        return predictions(network, method, data, config, device, parallel.shard(index), copy=copy)
 
-    parts, *copies = of(torch.arange(len(labels))), of(sample, 0), of(sample, 1)
+    def judge(index: Tensor, seen: Predicted) -> dict[str, Tensor]:
+        logits, here = seen.prediction.logits, labels[index].to(device)
+        found = {f"image/{name}": values for name, values in seen.prediction.per_image.items()}
+        found |= {f"metrics/{name}": values for name, values in metrics.judge(logits, here).items()}
+        if not full:
+            return found
+        found |= {f"shifted/{name}": values for name, values in shifted_test.judge(logits, here, stay).items()}
+        if len(logits) * len(labels) * logits.shape[-1] <= FULL_LOGITS:
+            return found | {"kept/logits": logits.transpose(1, 2)}  # images last, as everywhere here
+        top = logits.topk(min(5, logits.shape[-1]), dim=-1)
+        tops = {"top5_logits": top.values, "top5_classes": top.indices.to(torch.int32)}
+        return found | {f"kept/{name}": values.transpose(1, 2) for name, values in tops.items()}
+
+    own = parallel.shard(every).split(BATCH)
+    judged = _together([judge(index, seen) for index, seen in zip(own, look(every), strict=True)])
+    two = zip(look(sample, 0), look(sample, 1), strict=True)
+    copies = [{"kl": _between_copies(*(seen.prediction.logits for seen in pair))} for pair in two]
+    parts = parallel.gather({name: values.cpu() for name, values in {**judged, **_together(copies)}.items()})
     if not parallel.is_rank_zero:
-        return Evaluation({}, {}, torch.empty(0), None, torch.empty(0))
-    logits = torch.cat([part.logits for part in parts], 1)
-    scalars, per_class = evaluation_metrics(logits, labels, torch.from_numpy(data.class_counts))
-    for name in parts[0].per_image:
-        scalars[name] = float(torch.cat([part.per_image[name] for part in parts]).double().mean())
-    two = torch.stack([torch.cat([part.logits for part in copy], 1) for copy in copies])  # [2, K, N', C]
-    kl_copies = mean_pairwise_kl(two.flatten(1, 2)).unflatten(0, two.shape[1:3]).mean(0)
-    kl_experts = mean_pairwise_kl(logits) if len(logits) > 1 else None
-    scalars["kl_copies"] = float(kl_copies.mean())
+        return Evaluation({}, {}, {}, None, torch.empty(0), {})
+    found = _together(parts)
+    of = _by_room(found)
+    scalars, per_class = metrics.evaluation_metrics(of["metrics"], labels, counts)
+    scalars |= {name: float(values.double().mean()) for name, values in of.get("image", {}).items()}
+    scalars["kl_copies"] = float(found["kl"].mean())
     return Evaluation(
         scalars={f"{data.split}/{name}": value for name, value in scalars.items()},
         per_class={
             f"{data.split}/{name}": [None if math.isnan(x) else x for x in values.tolist()]
             for name, values in per_class.items()
         },
-        logits=logits,
-        kl_experts=kl_experts,
-        kl_copies=kl_copies,
+        kept={name: values.transpose(1, 2) for name, values in of.get("kept", {}).items()},
+        kl_experts=of["metrics"].get("kl_experts"),
+        kl_copies=found["kl"],
+        shifted=shifted_test.accuracies(of["shifted"], labels, stay) if full else {},
     )
+
+
+def _between_copies(first: Tensor, second: Tensor) -> Tensor:
+    """The KL between two copies of each image, mean over the experts: ``[b]`` of logits ``[K, b, C]``."""
+    two = torch.stack([first, second])
+    apart: Tensor = metrics.mean_pairwise_kl(two.flatten(1, 2)).unflatten(0, two.shape[1:3]).mean(0)
+    return apart
+
+
+def _together(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Values of some images after those of others; images are the last dimension."""
+    filled = [part for part in parts if part]
+    return {name: torch.cat([part[name] for part in filled], -1) for name in (filled[0] if filled else ())}
+
+
+def _by_room(found: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    rooms: dict[str, dict[str, Tensor]] = {}
+    for name, values in found.items():
+        room, _, rest = name.partition("/")
+        rooms.setdefault(room, {})[rest] = values
+    return rooms
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a trial makes of some images, float32 on the CPU."""
+    """What a trial makes of some images, float32."""
 
-    prediction: Prediction  # logits [K', N, C]
-    features: Tensor  # [K, N, D]
+    prediction: Prediction  # logits [K', b, C]
+    features: Tensor  # [K, b, D]
 
 
 @torch.no_grad()
-def predict(
+def predictions(
     network: Network,
     method: AnyMethod,
     data: TrialData,
@@ -109,23 +149,18 @@ def predict(
     index: Tensor,
     *,
     copy: int | None = None,
-) -> Predicted:
-    """Predictions and features of the evaluation images ``index``.
+) -> Iterator[Predicted]:
+    """Predictions and features of the evaluation images ``index``, batch by batch, on the device.
 
     ``copy`` = 0, 1, … looks at that augmented copy instead of the centre crop.
     """
     network.eval()
     method.eval()
-    parts: list[Prediction] = []
-    features = []
     for inputs in _inputs(data.evaluation, data, config, device, index, copy):
         outputs = method.forward(network, inputs)
         prediction = method.predict(outputs)
-        extra = {name: values.float().cpu() for name, values in prediction.per_image.items()}
-        parts.append(Prediction(prediction.logits.float().cpu(), extra))
-        features.append(outputs.features.float().cpu())
-    per_image = {name: torch.cat([part.per_image[name] for part in parts]) for name in parts[0].per_image}
-    return Predicted(Prediction(torch.cat([part.logits for part in parts], 1), per_image), torch.cat(features, 1))
+        extra = {name: values.float() for name, values in prediction.per_image.items()}
+        yield Predicted(Prediction(prediction.logits.float(), extra), outputs.features.float())
 
 
 def images_of(part: Part, data: TrialData, config: TrialConfig, device: torch.device) -> Iterator[Images]:
@@ -173,7 +208,8 @@ def write_final(
     labels = torch.from_numpy(data.evaluation.labels)
     classes = len(data.class_counts)
     chosen = _spread(len(labels), FEATURE_IMAGES)
-    features = predict(network, method, data, config, device, chosen).features
+    seen = predictions(network, method, data, config, device, chosen)
+    features = torch.cat([one.features.cpu() for one in seen], 1)
     arrays: dict[str, Any] = {
         "labels": data.evaluation.labels.astype(np.int32),
         "class_counts": data.class_counts,
@@ -183,14 +219,9 @@ def write_final(
     }
     if evaluation.kl_experts is not None:
         arrays["kl_experts"] = per_class_mean(evaluation.kl_experts, labels, classes).numpy()
-    if evaluation.logits.numel() <= FULL_LOGITS:
-        arrays["logits"] = _half(evaluation.logits)
-    else:
-        top = evaluation.logits.topk(min(5, classes), dim=-1)
-        arrays["top5_logits"] = _half(top.values)
-        arrays["top5_classes"] = top.indices.to(torch.int32).numpy()
-    shifted = shifted_test.accuracies(evaluation.logits, labels, torch.from_numpy(data.class_counts))
-    arrays |= {f"shifted_{name}": values.numpy() for name, values in shifted.items()}
+    for name, kept in evaluation.kept.items():
+        arrays[name] = kept.numpy() if name == "top5_classes" else _half(kept)
+    arrays |= {f"shifted_{name}": values.numpy() for name, values in evaluation.shifted.items()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_atomic(folder / "final.npz", lambda file: file.write(buffer.getvalue()))

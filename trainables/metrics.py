@@ -39,14 +39,18 @@ def per_class_mean(values: Tensor, labels: Tensor, classes: int) -> Tensor:
     return sums / torch.bincount(labels, minlength=classes)
 
 
-def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = ECE_BINS) -> float:
-    """ECE (Guo et al., ICML 2017): bins of equal width over the confidence, of one ``[N, C]`` prediction."""
-    confidence, predicted = F.softmax(logits.float(), dim=-1).max(-1)
-    correct = (predicted == labels).double()
-    index = (confidence * bins).ceil().long().sub(1).clamp(0, bins - 1)
-    gap = torch.zeros(bins, dtype=torch.float64, device=logits.device)
-    gap.index_add_(0, index, correct - confidence.double())
-    return float(gap.abs().sum() / len(labels))
+def confidence(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Of ``[..., N, C]`` predictions: the largest probability ``[..., N]``, and whether it is the label's."""
+    largest, predicted = F.softmax(logits.float(), dim=-1).max(-1)
+    return largest, predicted == labels
+
+
+def expected_calibration_error(confident: Tensor, right: Tensor, bins: int = ECE_BINS) -> float:
+    """ECE (Guo et al., ICML 2017): bins of equal width over the ``confidence`` ``[N]`` of one prediction."""
+    index = (confident * bins).ceil().long().sub(1).clamp(0, bins - 1)
+    gap = torch.zeros(bins, dtype=torch.float64, device=confident.device)
+    gap.index_add_(0, index, right.double() - confident.double())
+    return float(gap.abs().sum() / len(confident))
 
 
 def mean_pairwise_kl(logits: Tensor) -> Tensor:
@@ -57,32 +61,52 @@ def mean_pairwise_kl(logits: Tensor) -> Tensor:
     return (log_p.exp() * ((n - 1) * log_p - others)).sum((0, -1)) / (n * (n - 1))
 
 
+def judge(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """What the metrics need of ``[K, N, C]`` logits, image by image: any part of the images can be judged by itself.
+
+    ``top1`` and ``top5`` bool ``[K, N]``, ``ensemble_top1`` and ``ensemble_top5`` bool ``[N]``; ``confident`` and ``right``
+    ``[K + 1, N]`` (the last is the ensemble); ``kl_experts`` ``[N]`` for K > 1.
+    """
+    labels = labels.to(logits.device)
+    ensemble = logits.mean(0)
+    confident, right = confidence(torch.cat([logits, ensemble[None]]), labels)
+    found = {
+        "top1": hits(logits, labels, 1),
+        "top5": hits(logits, labels, 5),
+        "ensemble_top1": hits(ensemble, labels, 1),
+        "ensemble_top5": hits(ensemble, labels, 5),
+        "confident": confident,
+        "right": right,
+    }
+    return found | ({"kl_experts": mean_pairwise_kl(logits)} if len(logits) > 1 else {})
+
+
 def evaluation_metrics(
-    logits: Tensor, labels: Tensor, class_counts: Tensor
+    judged: dict[str, Tensor], labels: Tensor, class_counts: Tensor
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """All metrics of ``[K, N, C]`` logits: scalars by name, and per-class arrays ``[C]`` by name.
+    """All metrics of what ``judge`` found: scalars by name, and per-class arrays ``[C]`` by name.
 
     ``…_top1`` is a mean over images; ``…_class_mean``, the shot groups and the other summaries of class accuracies are over
     classes. A shot group without classes, and one without evaluated images, is absent.
     """
-    experts, _, classes = logits.shape
-    labels = labels.to(logits.device)
-    ensemble = logits.mean(0)
-    top1, ensemble_top1 = hits(logits, labels, 1), hits(ensemble, labels, 1)
-    single, top5 = top1.double().mean(-1), hits(logits, labels, 5).double().mean(-1)  # [K]
+    classes, labels = len(class_counts), labels.to(judged["top1"].device)
+    top1, ensemble_top1 = judged["top1"], judged["ensemble_top1"]
+    experts = len(top1)
+    single, top5 = top1.double().mean(-1), judged["top5"].double().mean(-1)  # [K]
+    errors = [expected_calibration_error(*of) for of in zip(judged["confident"], judged["right"], strict=True)]
     scalars = {
         "single_top1": float(single.mean()),
         "single_top1_max": float(single.max()),
         "single_top5": float(top5.mean()),
         "single_top5_max": float(top5.max()),
         "ensemble_top1": float(ensemble_top1.double().mean()),
-        "ensemble_top5": float(hits(ensemble, labels, 5).double().mean()),
-        "single_ece": sum(expected_calibration_error(logits[k], labels) for k in range(experts)) / experts,
-        "ensemble_ece": expected_calibration_error(ensemble, labels),
+        "ensemble_top5": float(judged["ensemble_top5"].double().mean()),
+        "single_ece": sum(errors[:-1]) / experts,
+        "ensemble_ece": errors[-1],
     }
     if experts > 1:
         scalars |= {f"expert{k}_top1": float(single[k]) for k in range(experts)}
-        scalars["kl_experts"] = float(mean_pairwise_kl(logits).mean())
+        scalars["kl_experts"] = float(judged["kl_experts"].mean())
         scalars["expert_right_average_wrong"] = float((top1 & ~ensemble_top1).sum()) / experts
         scalars["average_right_expert_wrong"] = float((~top1 & ensemble_top1).sum()) / experts
     by_class = {  # [K or 1, C]
@@ -90,7 +114,7 @@ def evaluation_metrics(
         "ensemble": per_class_mean(ensemble_top1[None], labels, classes),
     }
     seen = torch.bincount(labels, minlength=classes) > 0
-    masks = shot_groups(class_counts.to(logits.device))
+    masks = shot_groups(class_counts.to(labels.device))
     for setting, accuracies in by_class.items():
         scalars |= {f"{setting}_{name}": found for name, found in class_summaries(accuracies[:, seen]).items()}
         for group, mask in masks.items():

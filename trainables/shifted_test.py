@@ -34,32 +34,43 @@ def sizes(labels: Tensor, class_counts: Tensor) -> Tensor:
     return torch.stack([*forward, torch.full_like(ahead, most), *backward]).add(1e-9).long()
 
 
-def accuracies(logits: Tensor, labels: Tensor, class_counts: Tensor) -> dict[str, Tensor]:
-    """Of raw logits ``[K, N, C]``: float64 ``[2, S]``, plain and compensated.
+def judge(logits: Tensor, labels: Tensor, stay: Tensor) -> dict[str, Tensor]:
+    """Which images are right, of raw logits ``[K, N, C]``; any part of the images can be judged by itself.
+
+    ``stay`` is what ``sizes`` says of all test images. ``plain`` bool ``[K + 1, N]`` (the last is the ensemble) and
+    ``compensated`` bool ``[S, K + 1, N]``, false for a distribution that leaves a class without images.
+    """
+    labels, stay = labels.to(logits.device), stay.to(logits.device)
+    z = torch.cat([logits, logits.mean(0, keepdim=True)])
+    compensated = [
+        (z + (keep / keep.sum()).log().to(z.dtype)).argmax(-1) == labels
+        if keep.min()
+        else torch.zeros(z.shape[:-1], dtype=torch.bool, device=z.device)
+        for keep in stay
+    ]
+    return {"plain": z.argmax(-1) == labels, "compensated": torch.stack(compensated)}
+
+
+def accuracies(judged: dict[str, Tensor], labels: Tensor, stay: Tensor) -> dict[str, Tensor]:
+    """Of what ``judge`` found of all test images: float64 ``[2, S]``, plain and compensated.
 
     For ``single`` (mean over experts) and ``ensemble``; NaN for a distribution that leaves a class without images, since a
     compensated prediction would know which: a factor f takes f test images of every class.
     """
-    labels = labels.to(logits.device)
-    stay = sizes(labels.cpu(), class_counts).to(logits.device)  # [S, C]
+    plain, compensated = judged["plain"], judged["compensated"]
+    labels, stay = labels.to(plain.device), stay.to(plain.device)
     place = torch.empty_like(labels)  # of an image among those of its class, in test order
     order = torch.argsort(labels, stable=True)
     ordered = labels[order]
-    starts = torch.bincount(ordered, minlength=logits.shape[-1]).cumsum(0).roll(1)
+    starts = torch.bincount(ordered, minlength=stay.shape[1]).cumsum(0).roll(1)
     starts[0] = 0
     place[order] = torch.arange(len(labels), device=labels.device) - starts[ordered]
     found, nothing = {}, torch.tensor(torch.nan, dtype=torch.float64, device=labels.device)
-    for name, z in (("single", logits), ("ensemble", logits.mean(0, keepdim=True))):
-        plain = z.argmax(-1) == labels  # [K, N]
+    for name, of in (("single", slice(0, -1)), ("ensemble", slice(-1, None))):
         rows: list[list[Tensor]] = [[], []]
-        for keep in stay:
-            if not keep.min():
-                rows[0].append(nothing)
-                rows[1].append(nothing)
-                continue
+        for keep, right in zip(stay, compensated, strict=True):
             kept = place < keep[labels]
-            shifted = (z + (keep / keep.sum()).log().to(z.dtype)).argmax(-1) == labels
-            rows[0].append(plain[:, kept].double().mean())
-            rows[1].append(shifted[:, kept].double().mean())
+            for row, hits in zip(rows, (plain, right), strict=True):
+                row.append(hits[of, kept].double().mean() if keep.min() else nothing)
         found[name] = torch.stack([torch.stack(row) for row in rows]).cpu()
     return found

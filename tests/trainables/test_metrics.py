@@ -11,8 +11,10 @@ import torch
 
 from trainables.metrics import (
     class_summaries,
+    confidence,
     evaluation_metrics,
     expected_calibration_error,
+    judge,
     mean_pairwise_kl,
     shot_groups,
 )
@@ -30,7 +32,7 @@ def case() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def test_against_loops(case: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
     logits, labels, counts = case
-    scalars, per_class = evaluation_metrics(logits, labels, counts)
+    scalars, per_class = evaluation_metrics(judge(logits, labels), labels, counts)
     z, y, n = logits.double().numpy(), labels.numpy(), counts.numpy()
 
     def top(row: np.ndarray, label: int, k: int) -> bool:
@@ -63,7 +65,8 @@ def test_against_loops(case: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) ->
 
 def test_a_group_without_classes_is_absent() -> None:
     assert set(shot_groups(torch.tensor([5000, 50]))) == {"many", "medium"}
-    scalars, _ = evaluation_metrics(torch.randn(1, 6, 2), torch.tensor([0, 1, 0, 1, 0, 1]), torch.tensor([5000, 50]))
+    labels = torch.tensor([0, 1, 0, 1, 0, 1])
+    scalars, _ = evaluation_metrics(judge(torch.randn(1, 6, 2), labels), labels, torch.tensor([5000, 50]))
     assert "single_few" not in scalars and "single_many" in scalars
     assert "kl_experts" not in scalars  # one expert has no distance to another
 
@@ -87,15 +90,15 @@ def test_calibration_error_against_loops(case: tuple[torch.Tensor, torch.Tensor,
         if inside:
             right = np.mean([p[i].argmax() == labels[i].item() for i in inside])
             want += len(inside) / 200 * abs(right - np.mean([p[i].max() for i in inside]))
-    assert expected_calibration_error(logits, labels) == pytest.approx(want, abs=1e-6)
+    assert expected_calibration_error(*confidence(logits, labels)) == pytest.approx(want, abs=1e-6)
 
 
 def test_perfect_and_hopeless() -> None:
     labels = torch.arange(10)
-    scalars, per_class = evaluation_metrics(torch.eye(10)[None] * 50, labels, torch.full((10,), 5))
+    scalars, per_class = evaluation_metrics(judge(torch.eye(10)[None] * 50, labels), labels, torch.full((10,), 5))
     assert scalars["ensemble_top1"] == 1.0 and scalars["ensemble_ece"] == pytest.approx(0, abs=1e-6)
     assert per_class["single"].tolist() == [1.0] * 10
-    scalars, _ = evaluation_metrics(-torch.eye(10)[None] * 50, labels, torch.full((10,), 5))
+    scalars, _ = evaluation_metrics(judge(-torch.eye(10)[None] * 50, labels), labels, torch.full((10,), 5))
     assert scalars["ensemble_top1"] == 0.0
 
 
@@ -103,7 +106,7 @@ def test_classes_count_alike_however_many_images_they_have(
     case: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
 ) -> None:
     logits, labels, counts = case
-    scalars, _ = evaluation_metrics(logits, labels, counts)
+    scalars, _ = evaluation_metrics(judge(logits, labels), labels, counts)
     predicted = [*logits.argmax(-1).numpy(), logits.mean(0).argmax(-1).numpy()]
     y = labels.numpy()
     every = [[float(np.mean(p[y == j] == j)) for j in range(12) if (y == j).any()] for p in predicted]

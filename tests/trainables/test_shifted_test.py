@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ltsearch.store import records
-from trainables.shifted_test import DISTRIBUTIONS, accuracies, sizes
+from trainables.shifted_test import DISTRIBUTIONS, accuracies, judge, sizes
 
 
 def test_the_analysis_calls_them_alike() -> None:
@@ -34,7 +34,8 @@ def test_against_loops() -> None:
     counts = torch.tensor([7, 300, 40, 40, 900, 2])
     rank = {4: 0, 1: 1, 2: 2, 3: 3, 0: 4, 5: 5}  # of equal classes the first is the larger one
     most = min(labels.tolist().count(c) for c in range(classes))
-    found = accuracies(logits, labels, counts)
+    stay = sizes(labels, counts)
+    found = accuracies(judge(logits, labels, stay), labels, stay)
     for s, name in enumerate(DISTRIBUTIONS):
         factor = 1.0 if name == "uniform" else float(name.split()[1])
         keep = {}
@@ -63,7 +64,9 @@ def test_against_loops() -> None:
 
 
 def test_a_test_set_without_images_of_a_class() -> None:
-    found = accuracies(torch.randn(1, 4, 3), torch.tensor([0, 0, 1, 1]), torch.tensor([5, 3, 1]))
+    labels = torch.tensor([0, 0, 1, 1])
+    stay = sizes(labels, torch.tensor([5, 3, 1]))
+    found = accuracies(judge(torch.randn(1, 4, 3), labels, stay), labels, stay)
     assert torch.isnan(found["single"]).all()
 
 
