@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,11 @@ from torchvision import transforms
 from ltsearch.store.ids import recipes
 from trainables.augmentation.geometry import center_crop
 from trainables.config import DataConfig, TrialConfig
-from trainables.data import read_source
+from trainables.data import lists, read_source
 from trainables.data.lists import LISTS
 from trainables.data.longtail import TrialData, split
 from trainables.data.mapped import MappedImages, Rows
-from trainables.data.source import Part
+from trainables.data.source import Part, decode
 from trainables.errors import DataError
 from trainables.reports import RunOptions
 from trainables.training import train
@@ -153,7 +155,42 @@ def test_what_is_refused(root: Path, spoil: Any, over: dict[str, Any], message: 
     spoil(root / "imagenet_lt")
     with pytest.raises(DataError, match=message):
         read_source(config(**over), root)
-    assert not list(root.rglob("*.part-*"))
+
+
+def test_a_decode_that_is_killed_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After whole pieces, with the same bytes and the same fingerprint."""
+    whole = read_source(config(), root)
+    want = np.array(whole.train.images)
+    shutil.rmtree(root / "imagenet_lt" / "cache-20")
+    monkeypatch.setattr(lists, "_STEP", 4)
+    looked: list[str] = []
+
+    def killed(content: bytes, resize: Any, where: str) -> Any:
+        looked.append(where)
+        if len(looked) > 14:
+            raise KeyboardInterrupt
+        return decode(content, resize, where)
+
+    monkeypatch.setattr(lists, "decode", killed)
+    with pytest.raises(KeyboardInterrupt):
+        read_source(config(), root)
+    progress = json.loads((root / "imagenet_lt" / "cache-20" / "train.part.json").read_text())
+    assert progress["done"] in (8, 12)  # of 31
+    looked.clear()
+    monkeypatch.setattr(lists, "decode", lambda *words: looked.append(words[2]) or decode(*words))
+    again = read_source(config(), root)
+    assert len([where for where in looked if "/train/" in where]) == 31 - progress["done"]
+    assert again.fingerprint == whole.fingerprint and np.array_equal(again.train.images, want)
+    assert not list(root.rglob("*.part*"))
+
+
+def test_pieces_of_another_list_are_not_gone_on_from(root: Path) -> None:
+    cache = root / "imagenet_lt" / "cache-20"
+    cache.mkdir()
+    np.save(cache / "train.npy", np.zeros((31, 3, 20, 20), np.uint8))
+    (cache / "train.npy").rename(cache / "train.part")
+    (cache / "train.part.json").write_text(json.dumps({"listed": "another", "done": 8}))
+    assert read_source(config(), root).train.images[0].any()
 
 
 def test_the_real_names() -> None:

@@ -6,6 +6,7 @@ map into memory. Nothing of this project was ever run on the real sets; the test
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -23,6 +24,8 @@ from trainables.files import write_text
 
 if TYPE_CHECKING:
     from trainables.config import DataConfig, Resize
+
+_STEP = 1024  # images that are decoded at a time, and after which a run that was killed goes on
 
 
 @dataclass(frozen=True)
@@ -117,12 +120,9 @@ def _cached(folder: Path, target: Path, paths: list[str], resize: Resize) -> str
     """See to it that ``target`` holds the images; returns the hash of what it holds. Raises ``DataError``."""
     listed = hashlib.sha256("\n".join([resize.name, *paths]).encode()).hexdigest()
     stamp = target.with_suffix(".json")
-    try:
-        known = json.loads(stamp.read_text())
-        if known["listed"] == listed and target.is_file():
-            return str(known["content"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    known = _stamp(stamp, target, listed)
+    if known is not None:
+        return known
     absent = [path for path in paths if not (folder / path).is_file()]
     if absent:
         named = ", ".join(absent[:10]) + (" …" if len(absent) > 10 else "")
@@ -132,8 +132,13 @@ def _cached(folder: Path, target: Path, paths: list[str], resize: Resize) -> str
         )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        content = _decode_all(folder, target, paths, resize)
-        write_text(stamp, json.dumps({"listed": listed, "content": content}))
+        with open(target.with_suffix(".lock"), "w") as lock:  # two runs do not decode the same set at once
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            known = _stamp(stamp, target, listed)
+            if known is not None:
+                return known
+            content = _decode_all(folder, target, paths, resize, listed)
+            write_text(stamp, json.dumps({"listed": listed, "content": content}))
     except OSError as error:
         raise DataError(
             f"{target}: the decoded images ({len(paths) * 3 * resize.size**2 / 2**30:.1f} GiB) cannot be kept there "
@@ -142,28 +147,50 @@ def _cached(folder: Path, target: Path, paths: list[str], resize: Resize) -> str
     return content
 
 
-def _decode_all(folder: Path, target: Path, paths: list[str], resize: Resize) -> str:
-    part = target.with_suffix(f".part-{os.getpid()}")
-    digest = hashlib.sha256()
+def _stamp(stamp: Path, target: Path, listed: str) -> str | None:
+    """The hash of what ``target`` holds, if that is this list's images."""
     try:
-        rows = np.lib.format.open_memmap(part, "w+", np.uint8, (len(paths), 3, resize.size, resize.size))
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # Pillow decodes without holding the interpreter
+        known = json.loads(stamp.read_text())
+        return str(known["content"]) if known["listed"] == listed and target.is_file() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
-            def image(path: str) -> np.ndarray:
-                try:
-                    content = (folder / path).read_bytes()
-                except OSError as error:
-                    raise DataError(f"{folder / path}: listed, but cannot be read ({error.strerror})") from None
-                return decode(content, resize, str(folder / path))
 
-            step = 1024  # images at a time: bounds what waits to be written
-            for start in range(0, len(paths), step):
-                for i, pixels in enumerate(pool.map(image, paths[start : start + step]), start):
-                    rows[i] = pixels
-                    digest.update(np.ascontiguousarray(pixels).data)
-        rows.flush()
-        del rows
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+def _decode_all(folder: Path, target: Path, paths: list[str], resize: Resize, listed: str) -> str:
+    """Decode into a file beside the target, which a run that is killed leaves to the next one."""
+    part, progress = target.with_suffix(".part"), target.with_suffix(".part.json")
+    shape = (len(paths), 3, resize.size, resize.size)
+    done = _decoded(part, progress, listed, shape)
+    rows = np.lib.format.open_memmap(part, "r+" if done else "w+", np.uint8, None if done else shape)
+    digest = hashlib.sha256()
+    for start in range(0, done, _STEP):
+        digest.update(rows[start : min(start + _STEP, done)].data)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # Pillow decodes without holding the interpreter
+
+        def image(path: str) -> np.ndarray:
+            try:
+                content = (folder / path).read_bytes()
+            except OSError as error:
+                raise DataError(f"{folder / path}: listed, but cannot be read ({error.strerror})") from None
+            return decode(content, resize, str(folder / path))
+
+        for start in range(done, len(paths), _STEP):
+            for i, pixels in enumerate(pool.map(image, paths[start : start + _STEP]), start):
+                rows[i] = pixels
+                digest.update(np.ascontiguousarray(pixels).data)
+            rows.flush()
+            write_text(progress, json.dumps({"listed": listed, "done": min(start + _STEP, len(paths))}))
+    del rows
+    os.replace(part, target)
+    progress.unlink(missing_ok=True)
     return digest.hexdigest()
+
+
+def _decoded(part: Path, progress: Path, listed: str, shape: tuple[int, ...]) -> int:
+    """How many images of the same list a run before this one has decoded."""
+    try:
+        known = json.loads(progress.read_text())
+        fits = known["listed"] == listed and np.load(part, mmap_mode="r").shape == shape
+        return int(known["done"]) if fits and 0 <= int(known["done"]) <= shape[0] else 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
