@@ -2,7 +2,7 @@
 
 A number is a link to the table that it comes from, and the link's title says where it stands there, as row and column, or as
 the difference of two rows: ``[7.3](study/ablation.csv "BSCE − CE · accuracy")``. It is rounded as it is written. A test holds
-that nothing has to be filled in, and that no measured number stands there without its link.
+that nothing has to be filled in, and that no number with decimals, in points or per cent stands there without its link.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
-LINK = re.compile(r'\[([+−]?[\d.]+)\]\(([^)\s]+\.csv) "([^"]+) · ([^"]+)"\)')
-MEASURED = re.compile(r"\d+\.\d+|\d+ (?:points|%)")
+LINK = re.compile(r'\[([+−-]?[\d.]+)\]\(([^)\s]+\.csv) "([^"]+) · ([^"]+)"\)')
+MEASURED = re.compile(r"\d+\.\d+|\d+ ?(?:percentage )?(?:points|%|per ?cent)")
 
 
 def pages() -> list[Path]:

@@ -138,9 +138,10 @@ class _Trial:
         self.method.train()
         if self.begun.step == 0:
             self.method.begin_epoch(self.epoch)
-        started = time.monotonic() - self.begun.seconds
-        sums, steps = self.begun.sums, self.feed.steps(self.epoch)
-        for step, batch in self.feed.batches(steps[self.begun.step :], self.epoch):
+        started = time.monotonic()
+        sums, before, steps = self.begun.sums, self.begun.seconds, self.feed.steps(self.epoch)
+        here = steps[self.begun.step :]  # what this process trains of the epoch
+        for step, batch in self.feed.batches(here, self.epoch):
             losses = self._forward_backward(step, batch)
             if step.last:
                 self._optimizer_step()
@@ -150,7 +151,7 @@ class _Trial:
                 sums[name] = sums[name] + value if name in sums else value
             self.begun.step += 1
             if step.last and self.begun.step < len(steps) and self._is_due_within():
-                self.begun.seconds = time.monotonic() - started
+                self.begun.seconds = before + time.monotonic() - started
                 self.checkpoint()
         self.begun = _Begun()
         self.method.end_epoch(self.epoch)
@@ -159,10 +160,10 @@ class _Trial:
         seconds = time.monotonic() - started
         return {
             **means,
-            **self.backend.throughput(sum(len(step.own) for step in steps), seconds),
+            **self.backend.throughput(sum(len(step.own) for step in here), seconds),
             **self._state_metrics(),
             "train/lr": lr,
-            "train/images_per_second": sum(len(step.image) for step in steps) / seconds,
+            "train/images_per_second": sum(len(step.image) for step in here) / seconds,
         }
 
     def _forward_backward(self, step: Step, batch: Batch) -> dict[str, Tensor]:

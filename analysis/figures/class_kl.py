@@ -54,10 +54,12 @@ def build(context: Context, request: FigureRequest) -> ClassKl | None:
         found: dict[str, list[NDArray[Any]]] = {name: [] for name in BETWEEN}
         own: Classes | None = None
         for _, arrays in context.finals(row):
+            here = [name for name in found if name in arrays]
+            if not here or (own is None and "class_counts" not in arrays):  # of a trial whose export did not have them
+                continue
             own = own or sort_classes(arrays["class_counts"])
-            for name, values in found.items():
-                if name in arrays:
-                    values.append(arrays[name])
+            for name in here:
+                found[name].append(arrays[name])
         if own is None or not any(found.values()):
             continue
         classes = classes or _with_names(context, request, own)

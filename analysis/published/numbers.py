@@ -174,8 +174,8 @@ def deviations(number: Number, config: dict[str, Any]) -> list[str]:
         return found + sized
     augmentation = config["augmentation"]
     mix = augmentation.get("mix", "none")
-    policy = augmentation["policy"] + ("+jitter" if augmentation.get("color_jitter") else "")
-    policy = policy if mix == "none" else mix
+    policy = augmentation["policy"] if mix == "none" else mix
+    policy += "+jitter" if augmentation.get("color_jitter") else ""
     if policy not in number.augmentation:
         found.append(f"augmentation {policy} instead of {' or '.join(number.augmentation) or 'not printed'}")
     found += sized

@@ -16,7 +16,14 @@ _SGD = {"optimizer.momentum": 0.9, "optimizer.weight_decay": 2e-4, "optimizer.ne
 _COSINE = {"schedule.name": "cosine"}
 _CIFAR = {"augmentation.crop": "resize_crop", "augmentation.fill": (0, 128)}
 _STEPS = {**_CIFAR, "schedule.name": "multistep", "schedule.warmup_epochs": 5, "model.classifier": "linear"}
-_LARGE = {**_SGD, **_COSINE, "optimizer.lr": 0.2, "images a step": 256, "model.classifier": "cosine"}
+_LARGE = {
+    "data.aspect": "keep",
+    **_SGD,
+    **_COSINE,
+    "optimizer.lr": 0.2,
+    "images a step": 256,
+    "model.classifier": "cosine",
+}
 # (paper, data set) -> configuration keys and their values, a tuple where the text at hand leaves several. "images a step":
 # training.batch_size times training.accumulate.
 _TRAINED: dict[tuple[str, str], dict[str, Any]] = {
@@ -34,17 +41,19 @@ _TRAINED: dict[tuple[str, str], dict[str, Any]] = {
         "schedule.milestones": [120, 160], "schedule.gamma": 0.01,
     },
     ("dive", "imagenet_lt"): {
-        **_COSINE, "augmentation.crop": "resize_crop", "optimizer.momentum": 0.9, "optimizer.lr": 0.2, "images a step": 512,
+        **_COSINE, "data.aspect": "keep", "augmentation.crop": "resize_crop", "augmentation.color_jitter": 0.4,
+        "optimizer.momentum": 0.9, "optimizer.lr": 0.2, "images a step": 512,
     },
     ("dive", "inaturalist2018"): {
-        **_COSINE, "augmentation.crop": "random_resized_crop", "optimizer.momentum": 0.9, "optimizer.lr": 0.1,
-        "images a step": 256,
+        **_COSINE, "data.aspect": "keep", "augmentation.crop": "random_resized_crop", "optimizer.momentum": 0.9,
+        "optimizer.lr": 0.1, "images a step": 256,
     },
 }  # fmt: skip
 # What changes the numbers of every method and is nowhere in these papers but at its neutral value.
 _NEUTRAL = {
     "sampling.name": "instance", "optimizer.clip_norm": None, "training.batch_norm_groups": 1, "model.shared": "none",
-    "augmentation.flip": True, "method.label_smoothing": 0.0, "method.reweight": "none",
+    "augmentation.flip": True, "augmentation.crop_scale": [0.08, 1.0], "augmentation.cutout": None,
+    "method.label_smoothing": 0.0, "method.reweight": "none",
     "method.formulation": ("paper", "official"),
 }  # fmt: skip
 _PARTS = {"inter": "InterCL", "intra": "IntraCL", "nfl": "NFL"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -110,7 +111,7 @@ class Export:
             self._search = SearchRecord.model_validate_json(search) if search is not None else None
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-        except (zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError, EOFError) as error:
+        except (zipfile.BadZipFile, lzma.LZMAError, KeyError, ValueError, TypeError, AttributeError, EOFError) as error:
             why = (
                 "a part of it is missing or damaged" if not isinstance(error, zipfile.BadZipFile) else "not a zip file"
             )

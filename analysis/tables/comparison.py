@@ -47,7 +47,7 @@ def build(
     numbers = published_numbers.table(asked.paper, asked.table)
     layout = layouts.load()[asked.paper, asked.table]
     lines, groups = _printed(layout, numbers)
-    ours, notes = _ours(plan, tables, layout, numbers, source)
+    ours, notes = _ours(plan, tables, layout, numbers, _ShiftedTests(source))
     if ours:
         groups[len(lines)] = "ours"
     asides = [*notes, *_elsewhere(numbers)]
@@ -118,7 +118,7 @@ def _ours(
     tables: Sequence[AblationTable],
     layout: Layout,
     numbers: Sequence[Number],
-    source: Source | None,
+    shifted: _ShiftedTests,
 ) -> tuple[list[tuple[Content, ...]], list[str]]:
     """One line a method, over all settings; where rows are no methods, a line below each that ours has numbers for."""
     columns = [[n for n in numbers if layouts.selects(column.where, n)] for column in layout.columns]
@@ -131,11 +131,11 @@ def _ours(
     if layout.by_method:
         for name in dict.fromkeys(row.name for row, _ in rows.values()):
             here = {label: found for label, found in rows.items() if found[0].name == name}
-            lines += _line(name, here, columns, layout, placed, source)
+            lines += _line(name, here, columns, layout, placed, shifted)
     else:
         for line in (row for group in layout.groups for row in group.rows if isinstance(row, Line)):
             there = [[n for n in column if layouts.selects(line.where, n)] for column in columns]
-            lines += _line(line.heading, rows, there, layout, placed, source)
+            lines += _line(line.heading, rows, there, layout, placed, shifted)
     return lines, _left_out({label: row for label, (row, _) in rows.items()}, columns, placed)
 
 
@@ -145,7 +145,7 @@ def _line(
     columns: Sequence[Sequence[Number]],
     layout: Layout,
     placed: dict[str, set[str]],
-    source: Source | None,
+    shifted: _ShiftedTests,
 ) -> list[tuple[Content, ...]]:
     """What these rows have to say in every column; no line if that is nothing."""
     cells: list[Content] = []
@@ -158,7 +158,7 @@ def _line(
             if found is not None or not fitting:
                 continue
             nearest = next((n for n in fitting if n.setting == row.predict), fitting[0])
-            if (found := _value(row, runs, nearest, source)) is not None:
+            if (found := _value(row, runs, nearest, shifted)) is not None:
                 placed.setdefault(label, set()).add(nearest.metric)
                 seeds.add(found.n)
                 marks = marks or _marks(layout, nearest)
@@ -208,9 +208,9 @@ def _holds(table: AblationTable, row: PlannedRow) -> bool:
     return table.setting == row.setting and bool(table.selection.runs.get(row.name))
 
 
-def _value(row: PlannedRow, runs: Mapping[int, Run], number: Number, source: Source | None) -> Summary | None:
+def _value(row: PlannedRow, runs: Mapping[int, Run], number: Number, shifted: _ShiftedTests) -> Summary | None:
     if number.split in SHIFTED_TESTS:
-        return summarize(_shifted(row, runs, number.split, source) if source is not None else {})
+        return summarize(shifted.accuracies(row, runs, number.split))
     metric = {
         "top1": f"{TEST}{row.predict}_{'top1' if number.split == 'all' else number.split}",
         "top5": f"{TEST}{row.predict}_top5",
@@ -222,14 +222,24 @@ def _value(row: PlannedRow, runs: Mapping[int, Run], number: Number, source: Sou
     return summarize({seed: scale * v for seed, run in runs.items() if (v := value(run, metric)) is not None})
 
 
-def _shifted(row: PlannedRow, runs: Mapping[int, Run], split: str, source: Source) -> dict[int, float]:
-    """Accuracy in percent on a shifted test set, by seed; “prior compensated” rows are lines of another table."""
-    name, at = f"shifted_{row.predict}", SHIFTED_TESTS.index(split)
-    kept = {seed: source.final(str(run["cell"])) for seed, run in runs.items()}
-    found = {
-        seed: 100 * float(arrays[name][0][at]) for seed, arrays in kept.items() if arrays is not None and name in arrays
-    }
-    return {seed: value for seed, value in found.items() if math.isfinite(value)}
+class _ShiftedTests:
+    """Accuracies on shifted test sets, which runs keep; each is looked at once. “Prior compensated” is another table's."""
+
+    def __init__(self, source: Source | None) -> None:
+        self.source = source
+        self.read: dict[tuple[str, str], list[float]] = {}
+
+    def accuracies(self, row: PlannedRow, runs: Mapping[int, Run], split: str) -> dict[int, float]:
+        """In percent, by seed."""
+        at = SHIFTED_TESTS.index(split)
+        found = {seed: self._of(str(run["cell"]), f"shifted_{row.predict}") for seed, run in runs.items()}
+        return {seed: 100 * values[at] for seed, values in found.items() if values and math.isfinite(values[at])}
+
+    def _of(self, cell: str, name: str) -> list[float]:
+        if (cell, name) not in self.read:
+            kept = self.source.final(cell) if self.source is not None else None
+            self.read[cell, name] = [float(v) for v in kept[name][0]] if kept is not None and name in kept else []
+        return self.read[cell, name]
 
 
 # -- notes -------------------------------------------------------------------------------------------------------------

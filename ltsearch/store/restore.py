@@ -6,15 +6,23 @@ but no weights: a cell that another one starts from is trained again.
 
 from __future__ import annotations
 
+import lzma
+import re
 import zipfile
+import zlib
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from ltsearch.store.cells import CellStore
-from ltsearch.store.records import FINAL_ARTIFACT, RECORD_ARTIFACT, SETTLED
+from ltsearch.store.records import FINAL_ARTIFACT, RECORD_ARTIFACT, SETTLED, CellRecord, Status
 from ltsearch.store.validation import BadRecord, parse
 from trainables.errors import UserError
 from trainables.files import write_atomic
+
+_CELL = re.compile(rf"cells/([^/]+)/{re.escape(RECORD_ARTIFACT)}")
+# What reading a member can raise: damaged, cut off, of an unknown compression, encrypted.
+_BROKEN = (BadRecord, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error, NotImplementedError, RuntimeError)
 
 
 class Restored(NamedTuple):
@@ -28,7 +36,8 @@ class Restored(NamedTuple):
 def restore(path: Path, store: CellStore) -> Restored:
     """Put the settled cells of an export into a store; what is there stays as it is.
 
-    Left out are cells that have not ended, and those that are broken or that this version would train otherwise.
+    Left out are cells without a result (not ended, or out of their machine's memory), and those that are broken or that this
+    version would train otherwise.
 
     Raises ``UserError`` if the file is no export or the store cannot be written to.
     """
@@ -39,30 +48,40 @@ def restore(path: Path, store: CellStore) -> Restored:
             f"{path}: not the export of a sweep ({getattr(error, 'strerror', None) or error}); "
             "`python -m analysis.report STUDY --export` writes one"
         ) from None
-    store.check_writable()
     new, there, left_out = 0, 0, {}
     with archive:
-        names = set(archive.namelist())
-        cells = sorted(name.split("/")[1] for name in names if name.endswith(f"/{RECORD_ARTIFACT}"))
+        cells = sorted(found[1] for name in archive.namelist() if (found := _CELL.fullmatch(name)))
         if not cells:
-            raise UserError(f"{path}: no cells in it; `python -m analysis.report STUDY --export` writes an export")
+            raise UserError(f"{path}: no trials in it; `python -m analysis.report STUDY --export` writes an export")
+        store.check_writable()
         for cell in cells:
             known = store.read(cell)
             if known is not None and known.status in SETTLED:
                 there += 1
                 continue
             try:
-                record = parse(archive.read(f"cells/{cell}/{RECORD_ARTIFACT}"), cell)
-            except (BadRecord, zipfile.BadZipFile, EOFError) as error:
-                left_out[cell] = " ".join(str(error).split())
+                record, final = _read(archive, cell)
+            except _BROKEN as error:
+                left_out[cell] = " ".join(str(error).split()) or type(error).__name__
                 continue
-            if record.status not in SETTLED:
-                left_out[cell] = f"it has not ended ({record.status})"
-            else:
-                final = f"cells/{cell}/{FINAL_ARTIFACT}"
-                if final in names:  # before the record, which says that all of it is there
-                    kept = archive.read(final)
-                    write_atomic(store.folder(cell) / FINAL_ARTIFACT, lambda file, kept=kept: file.write(kept))  # type: ignore[misc]
-                store.write(record)
-                new += 1
+            if record.status is Status.OUT_OF_MEMORY or record.status not in SETTLED:
+                left_out[cell] = f"it has no result ({str(record.status).replace('_', ' ')})"
+                continue
+            store.clear(cell)  # what an interrupted run of it has left
+            if final is not None:  # before the record, which says that all of it is there
+                write_atomic(store.folder(cell) / FINAL_ARTIFACT, partial(_write, final))
+            store.write(record)
+            new += 1
     return Restored(new, there, left_out)
+
+
+def _read(archive: zipfile.ZipFile, cell: str) -> tuple[CellRecord, bytes | None]:
+    """A cell's record, and what is kept of its test images; raises one of ``_BROKEN``."""
+    folder = f"cells/{cell}"
+    record = parse(archive.read(f"{folder}/{RECORD_ARTIFACT}"), cell)
+    final = f"{folder}/{FINAL_ARTIFACT}"
+    return record, archive.read(final) if final in archive.namelist() else None
+
+
+def _write(content: bytes, file: BinaryIO) -> None:
+    file.write(content)

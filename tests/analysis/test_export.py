@@ -291,9 +291,31 @@ def test_what_cannot_be_put_back_is_named(written: Path, tmp_path: Path, capsys:
     code, out, _ = put_back([str(tmp_path / "some.zip"), "--storage", str(tmp_path / "store")], capsys)
     assert code == 0 and f"{len(records) - 3} trials put into" in out
     cells = [name.split("/")[1] for name in records]
-    assert f"left out, {cells[0]}: it is not JSON" in out and f"left out, {cells[1]}: it has not ended (failed)" in out
+    assert f"left out, {cells[0]}: it is not JSON" in out and f"left out, {cells[1]}: it has no result (failed)" in out
     assert f"left out, {cells[2]}: the configuration in it is that of cell" in out
     assert not any((tmp_path / "store" / "cells" / cell).exists() for cell in cells[:3])
+
+
+def test_a_damaged_export_loses_no_more_than_what_is_damaged(
+    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every part in turn is overwritten in the middle; names that are no cell's are not looked at."""
+    content = bytearray((written / EXPORT).read_bytes())
+    with zipfile.ZipFile(written / EXPORT) as archive:
+        parts = [i for i in archive.infolist() if i.filename.startswith("cells/") and i.compress_size > 100]
+        records = sum(i.filename.endswith("record.json") for i in archive.infolist())
+    for number, part in enumerate(parts[:4]):
+        damaged = bytearray(content)
+        at = part.header_offset + 30 + len(part.filename) + part.compress_size // 2
+        damaged[at : at + 8] = bytes(8 * [255])
+        (tmp_path / "some.zip").write_bytes(damaged)
+        code, out, err = put_back([str(tmp_path / "some.zip"), "--storage", str(tmp_path / str(number))], capsys)
+        assert code == 0 and err == "" and f"{records - 1} trials put into" in out
+        assert f"left out, {part.filename.split('/')[1]}: " in out
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("mine/cells/abc/record.json", "{}")
+    code, _, err = put_back([str(tmp_path / "other.zip"), "--storage", str(tmp_path / "store")], capsys)
+    assert code == 2 and "no trials in it" in err and not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize("content", [b"no archive", None])

@@ -16,13 +16,14 @@ from torchvision import transforms
 
 from ltsearch.store.ids import recipes
 from trainables.augmentation.geometry import center_crop
-from trainables.config import DataConfig, TrialConfig
+from trainables.config import DataConfig, Resize, TrialConfig
 from trainables.data import lists, read_source
 from trainables.data.lists import LISTS
 from trainables.data.longtail import TrialData, split
 from trainables.data.mapped import MappedImages, Rows
 from trainables.data.source import Part, decode
 from trainables.errors import DataError
+from trainables.files import write_text
 from trainables.reports import RunOptions
 from trainables.training import train
 
@@ -191,6 +192,51 @@ def test_pieces_of_another_list_are_not_gone_on_from(root: Path) -> None:
     (cache / "train.npy").rename(cache / "train.part")
     (cache / "train.part.json").write_text(json.dumps({"listed": "another", "done": 8}))
     assert read_source(config(), root).train.images[0].any()
+
+
+def test_what_a_list_left_behind_does_not_vouch_for_another_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A is killed in the middle, B with as many images right at its start, and A again: none of B's pixels are A's."""
+    cache, folder = root / "imagenet_lt" / "cache-20", root / "imagenet_lt"
+    want = np.array(read_source(config(), root).train.images)
+    shutil.rmtree(cache)
+    monkeypatch.setattr(lists, "_STEP", 4)
+    file = folder / "ImageNet_LT_train.txt"
+    a = file.read_text()
+    b = "\n".join(reversed(a.splitlines())) + "\n"
+
+    def killed_after(images: int) -> None:
+        left = iter(range(images))
+
+        def counting(*words: Any) -> Any:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return decode(*words)
+
+        monkeypatch.setattr(lists, "decode", counting)
+        with pytest.raises(KeyboardInterrupt):
+            read_source(config(), root)
+        monkeypatch.setattr(lists, "decode", decode)
+
+    killed_after(14)
+    file.write_text(b)
+    killed_after(2)
+    file.write_text(a)
+    assert np.array_equal(read_source(config(), root).train.images, want)
+    # And of a list that is whole: it is not vouched for once another one's images lie there.
+    file.write_text(b)
+    monkeypatch.setattr(lists, "write_text", stop_at_stamp)
+    with pytest.raises(DataError, match="full"):
+        lists._cached(folder, cache / "train.npy", [line.rpartition(" ")[0] for line in b.splitlines()], Resize(20))
+    monkeypatch.setattr(lists, "write_text", write_text)
+    file.write_text(a)
+    assert np.array_equal(read_source(config(), root).train.images, want)
+
+
+def stop_at_stamp(path: Path, text: str) -> None:
+    """A disk that is full when the stamp is to be written."""
+    if path.name == "train.json":
+        raise OSError(28, "full")
+    write_text(path, text)
 
 
 def test_the_real_names() -> None:

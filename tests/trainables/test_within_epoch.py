@@ -113,7 +113,7 @@ def test_the_time_of_an_epoch_is_that_of_all_processes_that_trained_it(digits: S
     state["within"]["seconds"] = 1000.0
     checkpoint.save(file, state)
     first, *later = run(CASES["accumulation"], digits, tmp_path)
-    assert first.metrics["seconds"] > 1000 and first.metrics["train/images_per_second"] < 1
+    assert first.metrics["seconds"] > 1000 and first.metrics["train/images_per_second"] > 1  # of this process
     assert all(report.metrics["seconds"] < 60 for report in later)
 
 

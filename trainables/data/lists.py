@@ -161,6 +161,8 @@ def _decode_all(folder: Path, target: Path, paths: list[str], resize: Resize, li
     part, progress = target.with_suffix(".part"), target.with_suffix(".part.json")
     shape = (len(paths), 3, resize.size, resize.size)
     done = _decoded(part, progress, listed, shape)
+    if not done:
+        progress.unlink(missing_ok=True)  # it speaks of what is written over now
     rows = np.lib.format.open_memmap(part, "r+" if done else "w+", np.uint8, None if done else shape)
     digest = hashlib.sha256()
     for start in range(0, done, _STEP):
@@ -181,6 +183,7 @@ def _decode_all(folder: Path, target: Path, paths: list[str], resize: Resize, li
             rows.flush()
             write_text(progress, json.dumps({"listed": listed, "done": min(start + _STEP, len(paths))}))
     del rows
+    target.with_suffix(".json").unlink(missing_ok=True)  # it speaks of what is replaced now
     os.replace(part, target)
     progress.unlink(missing_ok=True)
     return digest.hexdigest()
