@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ltsearch.store.records import CellRecord, PlanRecord, Status, headline
+from ltsearch.store.records import CellRecord, PlanRecord, SearchRecord, Status, headline
 from ltsearch.tracking.server import connect, shown
 from trainables.errors import UserError
 
@@ -42,6 +42,18 @@ def data_set(record: CellRecord) -> Any:
         profile=json.dumps(profile),
     )
     return DatasetInput(whole, [InputTag("mlflow.data.context", "training")])
+
+
+def data_sets(plan: PlanRecord, search: SearchRecord | None, read: Callable[[str], CellRecord | None]) -> list[Any]:
+    """What a sweep was trained on, each once: by the first trial of every row, and of the search."""
+    cells = [row.cells[0].cell for row in plan.rows if row.cells]
+    cells += [trial.cell for trial in search.trials[:1] if trial.cell] if search is not None else []
+    found: dict[tuple[str, str, int], Any] = {}
+    for record in map(read, dict.fromkeys(cells)):
+        if record is not None and record.fingerprint:
+            made = data_set(record)
+            found.setdefault((made.dataset.name, made.dataset.digest, sum(record.class_counts)), made)
+    return list(found.values())
 
 
 def headlines(plan: PlanRecord, read: Callable[[str], CellRecord | None]) -> dict[str, float]:

@@ -93,6 +93,8 @@ class Tracker:
             self._log_text(self.parent, r.PLAN_ARTIFACT, plan.model_dump_json(indent=1))
             if search is not None:
                 self._log_text(self.parent, r.SEARCH_ARTIFACT, search.model_dump_json(indent=1))
+            if sets := extras.data_sets(plan, search, self.store.read):
+                self.client.log_inputs(self.parent, sets)
             runs = {cell: self.runs[cell] for cell in wanted if cell in self.runs}
             self._log_text(self.parent, r.RUNS_ARTIFACT, json.dumps(runs, indent=1))
             self.client.set_tag(self.parent, r.TAG_STATUS, str(status))

@@ -68,6 +68,25 @@ def test_a_trials_data_set_and_its_row_without_the_seed(tracked: tuple[str, Trac
     assert [(tag.key, tag.value) for tag in found.tags] == [("mlflow.data.context", "training")]
 
 
+def test_a_sweeps_run_has_what_it_was_trained_on_once(tracked: tuple[str, Tracker]) -> None:
+    """However many rows and trials share it, and however often the sweep is run."""
+    uri, tracker = tracked
+    (cell,) = tracker.runs
+    assert connect(uri).get_run(tracker.parent).inputs.dataset_inputs == []  # no trial of its rows was there
+    row = PLAN.rows[0].model_copy(update={"cells": [PlannedCell(cell=cell, seed=0)]})
+    plan = PLAN.model_copy(update={"rows": [row, row.model_copy(update={"name": "another"})]})
+    parents = set()
+    for _ in range(2):
+        again = Tracker(uri, "experiment", "s", tracker.store, warn=print)
+        again.open(plan)
+        again.close(Status.FINISHED, [cell], plan, None)
+        parents.add(again.parent)
+    for parent in parents:
+        (found,) = connect(uri).get_run(parent).inputs.dataset_inputs
+        assert (found.dataset.name, found.dataset.digest) == ("digits", "f" * 36)
+        assert json.loads(found.dataset.profile) == {"training_images": 8, "classes": 2}
+
+
 def test_a_sweeps_source_and_the_kind_of_its_experiment(tracked: tuple[str, Tracker]) -> None:
     uri, tracker = tracked
     client = connect(uri)
