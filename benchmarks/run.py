@@ -14,7 +14,16 @@ from pathlib import Path
 
 from benchmarks.measure import Row, table, usable_cpus
 
-BENCHMARKS = ("training_step", "augmentation", "trial_overhead", "memory", "driver_scale", "report_size", "coverage")
+BENCHMARKS = (
+    "training_step",
+    "augmentation",
+    "image_input",
+    "trial_overhead",
+    "memory",
+    "driver_scale",
+    "report_size",
+    "coverage",
+)
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 BUSY = 0.5
 

@@ -17,7 +17,7 @@ from trainables import augmentation, draws, mixing, sampling
 from trainables.augmentation.pixels import normalize
 from trainables.config import TrialConfig
 from trainables.data.longtail import TrialData
-from trainables.data.mapped import Rows
+from trainables.data.on_disk import Rows
 from trainables.methods.base import AnyMethod, Batch
 from trainables.parallel import Parallel
 from trainables.precision import dtype_of

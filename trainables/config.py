@@ -120,7 +120,11 @@ class ModelConfig(Section):
     branch_width: float = Field(
         1.0, gt=0, le=4, description="channels of the second and third stage of the CIFAR family; 0.75 in RIDE"
     )
-    pretrained: bool = Field(False, description="start from torchvision's ImageNet weights; downloaded if missing")
+    pretrained: bool | Annotated[str, Field(pattern=r"^[\w.-]+$")] = Field(
+        False,
+        description="start from torchvision's ImageNet weights, downloaded if missing, or from those of a file in "
+        "$TORCH_HOME/hub/checkpoints, by its name",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -131,7 +135,13 @@ class ModelConfig(Section):
                 f"model.stem = 'imagenet' does not exist for {self.backbone!r}, whose stem is a 3×3 convolution; "
                 f"leave model.stem out or choose one of {others}"
             )
-        if self.pretrained and (entry.weights is None or self.stem == "cifar"):
+        if isinstance(self.pretrained, str) and (entry.cifar or self.stem == "cifar"):
+            having = ", ".join(name for name, other in BACKBONES.items() if not other.cifar)
+            raise ValueError(
+                f"model.pretrained = {self.pretrained!r}: weights are read for {having} with `stem: imagenet`, not for "
+                f"{self.backbone!r} with the stem {self.stem or 'cifar'!r}"
+            )
+        if self.pretrained is True and (entry.weights is None or self.stem == "cifar"):
             having = ", ".join(name for name, other in BACKBONES.items() if other.weights)
             raise ValueError(
                 f"model.pretrained: there are no ImageNet weights for {self.backbone!r} with the stem "

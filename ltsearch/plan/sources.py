@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import CellRecord
 from trainables.config import DataConfig, Resize, TrialConfig
+from trainables.data import LARGE
 from trainables.errors import DataError
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from trainables.data.source import Source
 
 SourceKey = tuple[str, str | None, Resize | None]
-_LISTS = ("imagenet_lt", "places_lt", "inaturalist2018")  # known by their lists: their images are too many to look at
 _FOLDERS = {"cifar10": ("cifar-10-batches-py", "cifar10"), "cifar100": ("cifar-100-python", "cifar100")}
 
 
@@ -44,11 +44,11 @@ def _signature(name: str, path: str | None, resize: Resize | None, root: Path) -
         files = [("scikit-learn", version("scikit-learn"), 0)]
     else:
         folders = _FOLDERS.get(name, (path or name,))
-        pattern = "*.txt" if name in _LISTS else "*"
+        pattern = "*.txt" if name in LARGE else "*"
         try:
             there = [root / f for f in folders if f and (root / f).is_dir()][:1]
             found = sorted(
-                p for folder in there for p in (folder.glob if name in _LISTS else folder.rglob)(pattern) if p.is_file()
+                p for folder in there for p in (folder.glob if name in LARGE else folder.rglob)(pattern) if p.is_file()
             )
             files = [(str(p.relative_to(root)), str(p.stat().st_size), p.stat().st_mtime_ns) for p in found]
         except OSError:  # what may not be looked at is not known; who reads it says why
@@ -97,7 +97,7 @@ def unread(configs: Iterable[TrialConfig], store: CellStore, root: Path) -> list
 
 
 def read_unread(
-    configs: Iterable[TrialConfig], store: CellStore, root: Path, say: Callable[[str], None]
+    configs: Iterable[TrialConfig], store: CellStore, root: Path, say: Callable[[str], None], images: str = "map"
 ) -> dict[SourceKey, Source]:
     """Read those, to know whether cells that are done are stale. Raises ``DataError``; writes nothing."""
     from trainables.data import read_source
@@ -105,7 +105,7 @@ def read_unread(
     data: dict[SourceKey, Source] = {}
     for config in unread(configs, store, root):
         say(f"{config.path or config.name}: its files are new here, or have changed; reading them …")
-        data[key(config)] = read_source(config, root)
+        data[key(config)] = read_source(config, root, images)
     return data
 
 
@@ -115,27 +115,28 @@ def read(
     say: Callable[[str], None],
     known: Mapping[SourceKey, Source] | None = None,
     called: Callable[[TrialConfig], str] = lambda config: config.method.name,
+    images: str = "map",
 ) -> dict[SourceKey, Source]:
     """Read every source that is needed and not ``known``, and check that each trial's images can be drawn and fill a batch.
 
-    Raises ``DataError``; what a trial cannot make of its images names the trial as ``called`` does. Writes nothing, but what
-    a download brings.
+    Raises ``DataError``; what a trial cannot make of its images names the trial as ``called`` does. ``images``: how those
+    of large sets are kept. Writes nothing, but what a download brings.
     """
     from trainables.data import read_source
     from trainables.data.longtail import check_batches, split
 
     configs = list(configs)
-    for backbone in {config.model.backbone for config in configs if config.model.pretrained}:
+    for backbone, start in {(c.model.backbone, c.model.pretrained) for c in configs if c.model.pretrained}:
         from trainables.models import pretrained  # torch and torchvision, which a driver needs for nothing else
 
-        pretrained.fetch(backbone)  # here, once, and not in the first trial
+        pretrained.fetch(backbone, start if isinstance(start, str) else None)  # here, once, and not in the first trial
 
     sources: dict[SourceKey, Source] = dict(known or {})
 
     def source(config: DataConfig) -> Source:
         if key(config) not in sources:
             say(f"reading {config.path or config.name} …")
-            sources[key(config)] = read_source(config, root)
+            sources[key(config)] = read_source(config, root, images)
         return sources[key(config)]
 
     checked: set[str] = set()

@@ -42,14 +42,16 @@ class Work:
 def look(plan: Plan, store: CellStore, root: Path, *, fresh: bool, retry: bool, say: Callable[[str], None]) -> Work:
     """What is left; with ``fresh`` all of it. Writes nothing."""
     study = None if fresh else existing_study(plan, store, root)
-    data = sources.read_unread(settled_configs(plan, study, store), store, root, say)
+    images = plan.loaded.spec.resources.images
+    data = sources.read_unread(settled_configs(plan, study, store), store, root, say, images)
     stale = sources.stale_check(store, root, data)
     return Work(study, outstanding(plan, study, store, unwanted(fresh, retry, stale)), data, stale, retry)
 
 
 def read_data(plan: Plan, work: Work, root: Path, say: Callable[[str], None]) -> None:
     """Read the images of what is left. Raises ``UserError`` for what cannot be made of them; writes nothing."""
-    work.data = sources.read(work.configs, root, say, work.data, called(plan))
+    images = plan.loaded.spec.resources.images
+    work.data = sources.read(work.configs, root, say, work.data, called(plan), images)
     check_metrics(plan, work.data)
 
 

@@ -17,7 +17,7 @@ from trainables.augmentation import build
 from trainables.augmentation.color import ColorJitter
 from trainables.augmentation.operations import apply, compile_table
 from trainables.augmentation.options import AugmentationConfig
-from trainables.augmentation.resized_crop import RandomResizedCrop, resized_crop, windows
+from trainables.augmentation.resized_crop import RandomResizedCrop, all_at_once, resized_crop, windows
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
@@ -75,6 +75,7 @@ def test_windows_are_resized_as_pillow_does(stored: int, size: int) -> None:
     found[1] = torch.tensor([stored - 1, stored - 1, 1, 1])
     found[2] = torch.tensor([3, 0, 1, stored])
     out = resized_crop(images, found, size)
+    assert torch.equal(all_at_once(images, found, size), out)
     for image, (top, left, rows, columns), result in zip(images, found.tolist(), out, strict=True):
         pil = functional.to_pil_image(image)
         cut = pil.crop((left, top, left + columns, top + rows))

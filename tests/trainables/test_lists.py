@@ -17,10 +17,10 @@ from torchvision import transforms
 from ltsearch.store.ids import recipes
 from trainables.augmentation.geometry import center_crop
 from trainables.config import DataConfig, Resize, TrialConfig
-from trainables.data import lists, read_source
+from trainables.data import lists, on_disk, read_source
 from trainables.data.lists import LISTS
 from trainables.data.longtail import TrialData, split
-from trainables.data.mapped import MappedImages, Rows
+from trainables.data.on_disk import ImageFiles, MappedImages, Rows
 from trainables.data.source import Part, decode
 from trainables.errors import DataError
 from trainables.files import write_text
@@ -105,6 +105,65 @@ def test_another_size_or_list_is_another_content(root: Path) -> None:
     assert changed.fingerprint != first and len(changed.train.labels) == 30
 
 
+@pytest.mark.parametrize("over", [{}, {"aspect": "keep", "interpolation": "box"}])
+def test_files_give_the_pixels_of_the_map(root: Path, over: dict[str, Any]) -> None:
+    """And the same fingerprint: a cell may be trained from either, and nothing is written for them."""
+    files = read_source(config(**over), root, "files")
+    assert isinstance(files.train.images, ImageFiles) and not list((root / "imagenet_lt").glob("cache-*"))
+    mapped = read_source(config(**over), root)
+    assert files.fingerprint == mapped.fingerprint and (files.train.labels == mapped.train.labels).all()
+    assert files.train.images.shape == mapped.train.images.shape
+    for at in (np.asarray([5, 0, 30, 5]), slice(3, 9), np.asarray([], np.int64)):
+        assert np.array_equal(files.train.images[at], mapped.train.images[at])
+    assert np.array_equal(files.test.images[2], mapped.test.images[2])
+    sent = pickle.loads(pickle.dumps(files.train.images))
+    assert np.array_equal(sent[1], files.train.images[1])
+
+
+def test_a_trial_from_files_has_the_numbers_of_one_from_the_map(root: Path) -> None:
+    found = []
+    for images in ("files", "map"):
+        trial = TrialConfig.model_validate(
+            {
+                "data": config().model_dump(),
+                "model": {"backbone": "resnet8", "experts": 2},
+                "augmentation": {"copies": 2, "crop": "random_resized_crop", "color_jitter": 0.4},
+                "training": {"epochs": 2, "batch_size": 8},
+            }
+        )
+        data = split(trial.data, read_source(trial.data, root, images))
+        assert isinstance(data.train.images, Rows)
+        found.append(
+            [
+                {k: v for k, v in r.metrics.items() if "second" not in k and "memory" not in k}
+                for r in train(trial, data, RunOptions())
+            ]
+        )
+    assert found[0] == found[1]
+
+
+def test_a_broken_image_in_the_middle_of_an_epoch_is_named(root: Path) -> None:
+    line = (root / "imagenet_lt" / "ImageNet_LT_train.txt").read_text().splitlines()[20].rsplit(" ", 1)[0]
+    source = read_source(config(), root, "files")
+    whole = (root / "imagenet_lt" / line).read_bytes()
+    (root / "imagenet_lt" / line).write_bytes(whole[: len(whole) // 2])
+    trial = TrialConfig.model_validate(
+        {"data": config().model_dump(), "model": {"backbone": "resnet8"}, "training": {"epochs": 1, "batch_size": 31}}
+    )
+    with pytest.raises(DataError, match=f"{line}: not a readable image"):
+        list(train(trial, split(trial.data, source), RunOptions()))
+
+
+def test_files_that_changed_are_another_content(root: Path) -> None:
+    before = read_source(config(), root, "files").fingerprint
+    line = (root / "imagenet_lt" / "ImageNet_LT_train.txt").read_text().splitlines()[0].rsplit(" ", 1)[0]
+    Image.new("RGB", (50, 50), (1, 2, 3)).save(root / "imagenet_lt" / line)
+    assert read_source(config(), root, "files").fingerprint != before
+    (root / "imagenet_lt" / line).unlink()
+    with pytest.raises(DataError, match=f"1 of 31 images of the list of train images are not there: {line};"):
+        read_source(config(), root, "files")
+
+
 def test_only_a_path_is_sent_to_other_processes(root: Path) -> None:
     source = read_source(config(), root)
     sent = pickle.dumps(source.train.images)
@@ -172,13 +231,13 @@ def test_a_decode_that_is_killed_goes_on(root: Path, monkeypatch: pytest.MonkeyP
             raise KeyboardInterrupt
         return decode(content, resize, where)
 
-    monkeypatch.setattr(lists, "decode", killed)
+    monkeypatch.setattr(on_disk, "decode", killed)
     with pytest.raises(KeyboardInterrupt):
         read_source(config(), root)
     progress = json.loads((root / "imagenet_lt" / "cache-20" / "train.part.json").read_text())
     assert progress["done"] in (8, 12)  # of 31
     looked.clear()
-    monkeypatch.setattr(lists, "decode", lambda *words: looked.append(words[2]) or decode(*words))
+    monkeypatch.setattr(on_disk, "decode", lambda *words: looked.append(words[2]) or decode(*words))
     again = read_source(config(), root)
     assert len([where for where in looked if "/train/" in where]) == 31 - progress["done"]
     assert again.fingerprint == whole.fingerprint and np.array_equal(again.train.images, want)
@@ -212,10 +271,10 @@ def test_what_a_list_left_behind_does_not_vouch_for_another_one(root: Path, monk
                 raise KeyboardInterrupt
             return decode(*words)
 
-        monkeypatch.setattr(lists, "decode", counting)
+        monkeypatch.setattr(on_disk, "decode", counting)
         with pytest.raises(KeyboardInterrupt):
             read_source(config(), root)
-        monkeypatch.setattr(lists, "decode", decode)
+        monkeypatch.setattr(on_disk, "decode", decode)
 
     killed_after(14)
     file.write_text(b)
@@ -226,7 +285,9 @@ def test_what_a_list_left_behind_does_not_vouch_for_another_one(root: Path, monk
     file.write_text(b)
     monkeypatch.setattr(lists, "write_text", stop_at_stamp)
     with pytest.raises(DataError, match="full"):
-        lists._cached(folder, cache / "train.npy", [line.rpartition(" ")[0] for line in b.splitlines()], Resize(20))
+        lists._cached(
+            folder, cache / "train.npy", [line.rpartition(" ")[0] for line in b.splitlines()], Resize(20), "b"
+        )
     monkeypatch.setattr(lists, "write_text", write_text)
     file.write_text(a)
     assert np.array_equal(read_source(config(), root).train.images, want)

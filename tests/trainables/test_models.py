@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchvision.models import resnet18
 
 from trainables import catalogue
 from trainables.config import ModelConfig
@@ -135,12 +136,10 @@ def test_building_leaves_the_global_generator_alone() -> None:
 
 
 def test_pretrained_weights_go_into_every_expert(monkeypatch: pytest.MonkeyPatch) -> None:
-    from torchvision.models import resnet18
-
     from trainables.models import pretrained
 
     net = resnet18(weights=None)
-    monkeypatch.setattr(pretrained, "fetch", lambda name: net.state_dict())
+    monkeypatch.setattr(pretrained, "fetch", lambda name, file: net.state_dict())
     model = build(ModelConfig(backbone="resnet18", experts=2, pretrained=True), 7, seed=0)
     images = torch.randn(2, 3, 64, 64)
     net.fc = torch.nn.Identity()
@@ -161,6 +160,46 @@ def test_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
     with pytest.raises(DataError, match=r"resnet152-.*\.pth is not in .*checkpoints.*no route to host.*TORCH_HOME"):
         pretrained.fetch("resnet152")
+
+
+@pytest.mark.parametrize("wrapped", ["plain", "wrapped"])
+def test_weights_of_a_file_go_into_every_expert(wrapped: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As they are saved, or in a checkpoint of DataParallel; the classifier of 1,000 classes is not taken."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    net = resnet18(weights=None)
+    state = net.state_dict()
+    torch.save(
+        {"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}} if wrapped == "wrapped" else state,
+        folder / "mine.pth",
+    )
+    model = build(ModelConfig(backbone="resnet18", experts=2, pretrained="mine.pth"), 7, seed=0)
+    images = torch.randn(2, 3, 64, 64)
+    net.fc = torch.nn.Identity()
+    _, features = model.eval()(images)
+    for expert in features:
+        torch.testing.assert_close(expert, net.eval()(images))
+
+
+def test_a_file_that_has_no_such_weights_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from trainables.models import pretrained
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    with pytest.raises(DataError, match=rf"model.pretrained = 'mine.pth': it is not in {folder}; put it there"):
+        pretrained.fetch("resnet18", "mine.pth")
+    (folder / "mine.pth").write_text("x")
+    with pytest.raises(DataError, match="mine.pth is no file of weights"):
+        pretrained.fetch("resnet18", "mine.pth")
+    torch.save(resnet18(weights=None).state_dict(), folder / "mine.pth")
+    with pytest.raises(DataError, match=r"mine.pth has no layer1.0.conv1.weight, .* … of the shape in resnet50"):
+        pretrained.fetch("resnet50", "mine.pth")
+    with pytest.raises(ValueError, match="weights are read for resnet10, resnet18"):
+        ModelConfig(backbone="resnet32", pretrained="mine.pth")
+    with pytest.raises(ValueError, match="pattern"):
+        ModelConfig(backbone="resnet18", pretrained="../mine.pth")
 
 
 @pytest.mark.parametrize(

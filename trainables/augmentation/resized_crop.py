@@ -13,7 +13,9 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 _BITS = 22  # of the fraction of Pillow's weights
@@ -100,6 +102,8 @@ def _resize_rows(images: Tensor, start: Tensor, length: Tensor, size: int) -> Te
 def resized_crop(images: Tensor, window: Tensor, size: int) -> Tensor:
     """Cut a window out of each image and resize it with Pillow's bilinear filter.
 
+    On a CPU Pillow does it, image by image, which is several times faster there; elsewhere all images at once.
+
     Args:
         images: uint8 ``[N, 3, H, W]``.
         window: int64 ``[N, 4]``: first row, first column, rows and columns.
@@ -109,6 +113,22 @@ def resized_crop(images: Tensor, window: Tensor, size: int) -> Tensor:
         A new tensor, uint8 ``[N, 3, S, S]``.
 
     """
+    return (_by_pillow if images.device.type == "cpu" else all_at_once)(images, window, size)
+
+
+def _by_pillow(images: Tensor, window: Tensor, size: int) -> Tensor:
+    pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
+    out = np.empty((len(images), size, size, images.shape[1]), np.uint8)
+    for number, (top, left, rows, columns) in enumerate(window.tolist()):
+        cut = Image.fromarray(pixels[number, top : top + rows, left : left + columns])
+        # In two steps, since in one Pillow chooses which comes first.
+        wide = cut.resize((size, rows), Image.Resampling.BILINEAR)
+        out[number] = np.asarray(wide.resize((size, size), Image.Resampling.BILINEAR))
+    return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
+
+
+def all_at_once(images: Tensor, window: Tensor, size: int) -> Tensor:
+    """As ``resized_crop``, by the same integers on whatever device."""
     top, left, rows, columns = window.unbind(1)
     wide = _resize_rows(images, left, columns, size)  # Pillow resizes horizontally first, and rounds in between
     return _resize_rows(wide.transpose(2, 3), top, rows, size).transpose(2, 3).contiguous()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trainables.config import DataConfig, Resize
     from trainables.data.source import Source
 
-# name -> dotted path of (DataConfig, data root) -> Source
+# name -> dotted path of (DataConfig, data root) -> Source; those of LARGE are also told how images are to be kept
 SOURCES: dict[str, str] = {
     "digits": "trainables.data.digits.read",
     "cifar10": "trainables.data.cifar.read",
@@ -28,13 +28,17 @@ SOURCES: dict[str, str] = {
     "parquet": "trainables.data.parquet.read",
     "folder": "trainables.data.folder.read",
 }
+LARGE = ("imagenet_lt", "places_lt", "inaturalist2018")  # stay on disk
 
 
-def read_source(config: DataConfig, root: Path) -> Source:
-    """Read a data set below ``root`` as uint8 arrays; raises ``DataError`` if it is missing, broken or unreadable."""
+def read_source(config: DataConfig, root: Path, images: str = "map") -> Source:
+    """Read a data set below ``root`` as uint8 arrays; ``images`` of large sets are a ``map`` on disk, or ``files``.
+
+    Raises ``DataError`` if it is missing, broken or unreadable.
+    """
     read = catalogue.load(SOURCES[config.name])
     try:
-        source: Source = read(config, root)
+        source: Source = read(config, root, images) if config.name in LARGE else read(config, root)
     except OSError as error:  # a folder of another user, a disk that fails
         place = error.filename or root
         raise DataError(

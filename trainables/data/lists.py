@@ -1,7 +1,9 @@
 """ImageNet-LT, Places-LT and iNaturalist 2018: the published lists of ``relative/path label`` beside the images.
 
-They do not fit into memory: every image is decoded once, resized and kept in ``<root>/<name>/cache-<size>/``, which later runs
-map into memory. Nothing of this project was ever run on the real sets; the tests make small ones of the same form.
+They do not fit into memory. Either every image is decoded once, resized and kept in ``<root>/<name>/cache-<size>/``, which
+later runs map into memory, or images are decoded from their files whenever they are needed: the same pixels, for the time of
+decoding instead of the room on disk. Nothing of this project was ever run on the real sets; the tests make small ones of the
+same form.
 """
 
 from __future__ import annotations
@@ -10,15 +12,14 @@ import fcntl
 import hashlib
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trainables.data.mapped import open_images
-from trainables.data.source import Labels, Part, Source, decode, make_source
+from trainables.data.on_disk import ImageFiles, open_images
+from trainables.data.source import Labels, Part, Source, make_source
 from trainables.errors import DataError
 from trainables.files import write_text
 
@@ -62,8 +63,11 @@ LISTS = {
 }
 
 
-def read(config: DataConfig, root: Path) -> Source:
-    """The lists of ``<root>/<name>/`` with their images below the same folder; raises ``DataError``."""
+def read(config: DataConfig, root: Path, images: str = "map") -> Source:
+    """The lists of ``<root>/<name>/`` with their images below the same folder, as a ``map`` or as ``files``.
+
+    Raises ``DataError``. The fingerprint is that of the lists and of the files' sizes: pictures are not looked at for it.
+    """
     lists, folder = LISTS[config.name], root / config.name
     names = {"train": lists.train, "test": lists.test, "validation": lists.validation}
     files = {part: folder / name for part, name in names.items() if name is not None}
@@ -81,9 +85,14 @@ def read(config: DataConfig, root: Path) -> Source:
     digest = hashlib.sha256(resize.name.encode())
     parts = {}
     for part, (paths, labels) in entries.items():
-        content = _cached(folder, cache / f"{part}.npy", paths, resize)
-        digest.update(content.encode() + labels.tobytes())
-        parts[part] = Part(open_images(cache / f"{part}.npy"), labels)
+        listed = hashlib.sha256("\n".join([resize.name, *paths]).encode()).hexdigest()
+        if images == "map":
+            sizes = _cached(folder, cache / f"{part}.npy", paths, resize, listed)
+            parts[part] = Part(open_images(cache / f"{part}.npy"), labels)
+        else:
+            sizes = _sizes(folder, part, paths)
+            parts[part] = Part(ImageFiles(folder, tuple(paths), resize), labels)
+        digest.update(f"{listed}{sizes}".encode() + labels.tobytes())
     classes = 1 + max(int(part.labels.max()) for part in parts.values())
     return make_source(
         config.name,
@@ -95,6 +104,23 @@ def read(config: DataConfig, root: Path) -> Source:
         validation=parts.get("validation"),
         fingerprint=digest.hexdigest()[:16],
     )
+
+
+def _sizes(folder: Path, part: str, paths: list[str]) -> str:
+    """A hash of the files' sizes; raises ``DataError`` naming those that are not there."""
+    sizes, absent = [], []
+    for path in paths:
+        try:
+            sizes.append((folder / path).stat().st_size)
+        except (FileNotFoundError, NotADirectoryError):
+            absent.append(path)
+    if absent:
+        named = ", ".join(absent[:10]) + (" …" if len(absent) > 10 else "")
+        raise DataError(
+            f"{folder}: {len(absent)} of {len(paths)} images of the list of {part} images are not there: {named}; put them "
+            "below that folder under the names that the list has"
+        )
+    return hashlib.sha256(np.asarray(sizes, np.int64).tobytes()).hexdigest()
 
 
 def _entries(file: Path) -> tuple[list[str], Labels]:
@@ -116,20 +142,13 @@ def _entries(file: Path) -> tuple[list[str], Labels]:
     return paths, np.asarray(labels, np.int64)
 
 
-def _cached(folder: Path, target: Path, paths: list[str], resize: Resize) -> str:
-    """See to it that ``target`` holds the images; returns the hash of what it holds. Raises ``DataError``."""
-    listed = hashlib.sha256("\n".join([resize.name, *paths]).encode()).hexdigest()
+def _cached(folder: Path, target: Path, paths: list[str], resize: Resize, listed: str) -> str:
+    """See to it that ``target`` holds the images; returns the hash of their files' sizes. Raises ``DataError``."""
     stamp = target.with_suffix(".json")
     known = _stamp(stamp, target, listed)
     if known is not None:
         return known
-    absent = [path for path in paths if not (folder / path).is_file()]
-    if absent:
-        named = ", ".join(absent[:10]) + (" …" if len(absent) > 10 else "")
-        raise DataError(
-            f"{target.parent.parent}: {len(absent)} of {len(paths)} images of the list of {target.stem} images are not there: "
-            f"{named}; put them below that folder under the names that the list has"
-        )
+    sizes = _sizes(folder, target.stem, paths)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(target.with_suffix(".lock"), "w") as lock:  # two runs do not decode the same set at once
@@ -137,26 +156,27 @@ def _cached(folder: Path, target: Path, paths: list[str], resize: Resize) -> str
             known = _stamp(stamp, target, listed)
             if known is not None:
                 return known
-            content = _decode_all(folder, target, paths, resize, listed)
-            write_text(stamp, json.dumps({"listed": listed, "content": content}))
+            _decode_all(folder, target, paths, resize, listed)
+            write_text(stamp, json.dumps({"listed": listed, "sizes": sizes}))
     except OSError as error:
         raise DataError(
             f"{target}: the decoded images ({len(paths) * 3 * resize.size**2 / 2**30:.1f} GiB) cannot be kept there "
-            f"({error.strerror or error}); make room, or copy the data set to a folder that can be written"
+            f"({error.strerror or error}); make room, copy the data set to a folder that can be written, or let images be "
+            "decoded from their files with `resources.images: files`"
         ) from None
-    return content
+    return sizes
 
 
 def _stamp(stamp: Path, target: Path, listed: str) -> str | None:
-    """The hash of what ``target`` holds, if that is this list's images."""
+    """What is known of the files that ``target`` was made of, if it holds this list's images."""
     try:
         known = json.loads(stamp.read_text())
-        return str(known["content"]) if known["listed"] == listed and target.is_file() else None
+        return str(known["sizes"]) if known["listed"] == listed and target.is_file() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _decode_all(folder: Path, target: Path, paths: list[str], resize: Resize, listed: str) -> str:
+def _decode_all(folder: Path, target: Path, paths: list[str], resize: Resize, listed: str) -> None:
     """Decode into a file beside the target, which a run that is killed leaves to the next one."""
     part, progress = target.with_suffix(".part"), target.with_suffix(".part.json")
     shape = (len(paths), 3, resize.size, resize.size)
@@ -164,29 +184,15 @@ def _decode_all(folder: Path, target: Path, paths: list[str], resize: Resize, li
     if not done:
         progress.unlink(missing_ok=True)  # it speaks of what is written over now
     rows = np.lib.format.open_memmap(part, "r+" if done else "w+", np.uint8, None if done else shape)
-    digest = hashlib.sha256()
-    for start in range(0, done, _STEP):
-        digest.update(rows[start : min(start + _STEP, done)].data)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # Pillow decodes without holding the interpreter
-
-        def image(path: str) -> np.ndarray:
-            try:
-                content = (folder / path).read_bytes()
-            except OSError as error:
-                raise DataError(f"{folder / path}: listed, but cannot be read ({error.strerror})") from None
-            return decode(content, resize, str(folder / path))
-
-        for start in range(done, len(paths), _STEP):
-            for i, pixels in enumerate(pool.map(image, paths[start : start + _STEP]), start):
-                rows[i] = pixels
-                digest.update(np.ascontiguousarray(pixels).data)
-            rows.flush()
-            write_text(progress, json.dumps({"listed": listed, "done": min(start + _STEP, len(paths))}))
+    files = ImageFiles(folder, tuple(paths), resize)
+    for start in range(done, len(paths), _STEP):
+        rows[start : start + _STEP] = files[start : start + _STEP]
+        rows.flush()
+        write_text(progress, json.dumps({"listed": listed, "done": min(start + _STEP, len(paths))}))
     del rows
     target.with_suffix(".json").unlink(missing_ok=True)  # it speaks of what is replaced now
     os.replace(part, target)
     progress.unlink(missing_ok=True)
-    return digest.hexdigest()
 
 
 def _decoded(part: Path, progress: Path, listed: str, shape: tuple[int, ...]) -> int:

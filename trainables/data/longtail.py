@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables import sampling
-from trainables.data.mapped import take
+from trainables.data.on_disk import take
 from trainables.data.source import Part, Source
 from trainables.errors import DataError
 

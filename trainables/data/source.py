@@ -26,7 +26,7 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Part:
-    """Images uint8 ``[N, 3, H, W]`` and labels int64 ``[N]``. Images of large sets are ``mapped.Rows``, read when indexed."""
+    """Images uint8 ``[N, 3, H, W]`` and labels int64 ``[N]``. Those of large sets stay on disk and are read when indexed."""
 
     images: Any
     labels: Labels

@@ -81,7 +81,8 @@ def build(config: ModelConfig, classes: int, seed: int) -> Network:
     A shared trunk is that of expert 0. Raises ``ValueError`` if the backbone has no such stage.
     """
     entry = BACKBONES[config.backbone]
-    weights = pretrained.fetch(config.backbone) if config.pretrained else None
+    own = config.pretrained if isinstance(config.pretrained, str) else None
+    weights = pretrained.fetch(config.backbone, own) if config.pretrained else None
     trunk: nn.Module = nn.Identity()
     experts = []
     features = 0

@@ -97,9 +97,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     read, seen = trainables.data.read_source, []
 
-    def counted(config: Any, root: Path) -> Any:
+    def counted(config: Any, root: Path, images: str = "map") -> Any:
         seen.append(config.path)
-        return read(config, root)
+        return read(config, root, images)
 
     monkeypatch.setattr(trainables.data, "read_source", counted)
     return seen
