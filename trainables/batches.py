@@ -15,12 +15,15 @@ from torch import Tensor
 
 from trainables import augmentation, draws, mixing, sampling
 from trainables.augmentation.pixels import normalize
+from trainables.augmentation.policies import cut_copies
 from trainables.config import TrialConfig
 from trainables.data.longtail import TrialData
 from trainables.data.on_disk import Rows
 from trainables.methods.base import AnyMethod, Batch
 from trainables.parallel import Parallel
 from trainables.precision import dtype_of
+
+Key = tuple[int | Tensor, ...]  # what an augmentation's draws depend on
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,8 @@ class Feed:
         """Every step with its batch. Images on disk are read one batch ahead, in a thread."""
         mixes = [self._mix(step, epoch) for step in steps]
         needed = [self._needed(step, mix) for step, mix in zip(steps, mixes, strict=True)]
-        numbers = [step.image[at] for step, at in zip(steps, needed, strict=True)]
-        for step, mix, at, pixels in zip(steps, mixes, needed, self._read(numbers), strict=True):
+        read = self._read([(step, at) for step, at in zip(steps, needed, strict=True)], epoch)
+        for step, mix, at, pixels in zip(steps, mixes, needed, read, strict=True):
             yield step, self._batch(step, epoch, mix, at, pixels)
 
     def _mix(self, step: Step, epoch: int) -> mixing.Mix | None:
@@ -114,32 +117,46 @@ class Feed:
         """Positions in the batch that this worker augments: its own and, where images are mixed, their partners behind."""
         return step.own if mix is None else torch.cat([step.own, mix.partner[step.own]])
 
-    def _read(self, numbers: Sequence[Tensor]) -> Iterator[Tensor]:
+    def _read(self, wanted: Sequence[tuple[Step, Tensor]], epoch: int) -> Iterator[Tensor]:
+        """uint8 ``[n, 3, H, W]``, or ``[T, n, 3, S, S]`` where copies are cut out of whole pictures."""
         if isinstance(self.images, Tensor):
-            yield from (self.images[image] for image in numbers)
+            yield from (self.images[step.image[at]] for step, at in wanted)
             return
-        rows = self.images
         with ThreadPoolExecutor(1) as reader:
 
-            def ahead(image: Tensor) -> Future[Tensor]:
-                on_host = image.cpu().numpy()
-                return reader.submit(lambda: torch.from_numpy(rows[on_host]))
+            def ahead(step: Step, at: Tensor) -> Future[Tensor]:
+                image, occurrence = step.image[at].cpu(), step.occurrence[at].cpu()
+                return reader.submit(self._load, image, self._key(epoch, image, occurrence))
 
-            coming = ahead(numbers[0])
-            for following in [*numbers[1:], None]:
+            coming = ahead(*wanted[0])
+            for following in [*wanted[1:], None]:
                 pixels = coming.result()
                 if following is not None:
-                    coming = ahead(following)
+                    coming = ahead(*following)
                 yield pixels.to(self.device, non_blocking=True)
+
+    def _load(self, image: Tensor, key: Key) -> Tensor:
+        assert isinstance(self.images, Rows)
+        if not self.config.data.whole:
+            return self._pinned(torch.from_numpy(self.images[image.numpy()]))
+        copies = [(policy, self._uniforms(key, copy, image.device)) for copy, policy in enumerate(self.policies)]
+        return self._pinned(cut_copies(self.images.pictures, image, copies))
+
+    def _pinned(self, pixels: Tensor) -> Tensor:
+        return pixels.pin_memory() if self.device.type == "cuda" else pixels
+
+    def _key(self, epoch: int, image: Tensor, occurrence: Tensor) -> Key:
+        return (self.config.seed, draws.STREAMS["augment"], epoch, image, occurrence)
 
     def _batch(self, step: Step, epoch: int, mix: mixing.Mix | None, at: Tensor, pixels: Tensor) -> Batch:
         """Augment, normalise and mix; ask the teachers."""
         config, b = self.config, len(step.own)
         image, occurrence = step.image[at], step.occurrence[at]
         labels = self.labels_here[image]
-        key = (config.seed, draws.STREAMS["augment"], epoch, image, occurrence)
-        pixels = self.method.pixels(pixels, labels, key)
-        copies = torch.cat([self._copy(pixels, key, copy) for copy in range(len(self.policies))])
+        key = self._key(epoch, image, occurrence)
+        if not config.data.whole:
+            pixels = self.method.pixels(pixels, labels, key).expand(len(self.policies), *[-1] * 4)
+        copies = torch.cat([self._copy(of_copy, key, copy) for copy, of_copy in enumerate(pixels)])
         inputs = normalize(copies, self.mean, self.std, dtype=self.dtype).unflatten(0, (len(self.policies), len(at)))
         partner_labels = coefficient = None
         if mix is not None:
@@ -163,6 +180,8 @@ class Feed:
             teacher_logits=taught or None,
         )
 
-    def _copy(self, pixels: Tensor, key: tuple[int | Tensor, ...], copy: int) -> Tensor:
-        policy = self.policies[copy]
-        return policy(pixels, draws.uniforms((*key, copy), policy.draws, device=self.device))
+    def _copy(self, pixels: Tensor, key: Key, copy: int) -> Tensor:
+        return self.policies[copy](pixels, self._uniforms(key, copy, self.device), cut=self.config.data.whole)
+
+    def _uniforms(self, key: Key, copy: int, device: torch.device) -> Tensor:
+        return draws.uniforms((*key, copy), self.policies[copy].draws, device=device)

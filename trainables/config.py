@@ -12,7 +12,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from trainables.augmentation.options import AugmentationConfig
 from trainables.catalogue import OneOf
-from trainables.data import SOURCES
+from trainables.data import LARGE, SOURCES
 from trainables.methods import DEFAULT_METHOD, METHODS, options_class
 from trainables.methods.ncl_pp.options import NCLppOptions
 from trainables.methods.options import MethodOptions
@@ -63,10 +63,20 @@ class DataConfig(Section):
         "bilinear",
         description="how images are resized (by Pillow, with antialiasing); box: the mean of the pixels in its place",
     )
-    aspect: Literal["squash", "keep"] = Field(
+    aspect: Literal["squash", "keep", "whole"] = Field(
         "squash",
         description="how images that are not square are resized; squash: both sides; keep: the shorter side, and the centre of "
-        "the longer one is kept, so that evaluation sees what Resize(store_size) and CenterCrop(image_size) show",
+        "the longer one is kept, so that evaluation sees what Resize(store_size) and CenterCrop(image_size) show; whole: as "
+        "keep for evaluation, and training cuts out of the whole picture by `augmentation.crop: random_resized_crop`",
+    )
+    on_disk: bool = Field(
+        False,
+        description="parquet and folder: images stay on disk, for sets larger than memory, and are known by name and size",
+    )
+    unreadable: Literal["stop", "skip"] = Field(
+        "stop",
+        description="of images that stay on disk, one for training that cannot be decoded stops the trial, or is skipped: the "
+        "next image of its class stands in for it; one for evaluation always stops it",
     )
     imbalance: ImbalanceConfig = ImbalanceConfig()
     classes: tuple[str, ...] = Field(
@@ -90,6 +100,17 @@ class DataConfig(Section):
             raise ValueError(
                 f"data.store_size = {self.store_size} must be >= data.image_size = {self.image_size}, which is cut out of it"
             )
+        if self.on_disk and self.name not in ("parquet", "folder"):
+            raise ValueError(
+                f"data.on_disk goes with `name: parquet` or `name: folder`; {self.name!r} "
+                + ("stays on disk anyway: leave it out" if self.name in LARGE else "fits into memory: leave it out")
+            )
+        for key, value in (("unreadable", "skip"), ("aspect", "whole")):
+            if getattr(self, key) == value and not self.stays_on_disk:
+                raise ValueError(
+                    f"data.{key} = {value!r} needs images that stay on disk: with `name: parquet` or `name: folder` set "
+                    "`on_disk: true`, or leave it out"
+                )
         for key, neutral in (("interpolation", "bilinear"), ("aspect", "squash")):
             if getattr(self, key) != neutral and self.image_size is None:
                 raise ValueError(
@@ -101,7 +122,17 @@ class DataConfig(Section):
     def resize(self) -> Resize | None:
         """How images are kept; None: as they come."""
         size = self.store_size or self.image_size
-        return Resize(size, self.interpolation, self.aspect) if size is not None else None
+        return Resize(size, self.interpolation, "keep" if self.whole else self.aspect) if size is not None else None
+
+    @property
+    def stays_on_disk(self) -> bool:
+        """Are images read when they are needed?"""
+        return self.on_disk or self.name in LARGE
+
+    @property
+    def whole(self) -> bool:
+        """Are windows cut out of whole pictures?"""
+        return self.aspect == "whole"
 
 
 class ModelConfig(Section):
@@ -320,6 +351,12 @@ class TrialConfig(Section):
             raise ValueError(f"schedule.min_lr = {schedule.min_lr} must be <= optimizer.lr = {self.optimizer.lr}")
         if self.custom is not None and self.synthetic is not None:
             raise ValueError("custom and synthetic exclude each other; leave one out")
+        a = self.augmentation
+        if self.data.whole and (a.crop != "random_resized_crop" or "none" in a.policies):
+            raise ValueError(
+                "data.aspect = whole trains on windows of whole pictures: set augmentation.crop to random_resized_crop and no "
+                "policy to none, or data.aspect to keep"
+            )
         self.method.check(self)
         self.method.requires(self)  # what comes first must be a valid trial too
         return self

@@ -18,6 +18,7 @@ from torch import Tensor
 from trainables import augmentation, draws, metrics, shifted_test, trained
 from trainables.augmentation.geometry import center_crop
 from trainables.augmentation.pixels import normalize
+from trainables.augmentation.policies import cut_copies
 from trainables.config import TrialConfig
 from trainables.data.longtail import TrialData
 from trainables.data.source import Part
@@ -179,12 +180,16 @@ def _inputs(
     a = config.augmentation
     policy = augmentation.build(a.policies[(copy or 0) % a.copies], a, size=size)
     for numbers in index.split(BATCH):
-        pixels = torch.from_numpy(np.asarray(images[numbers.numpy()])).to(device)
-        if copy is None:
-            pixels = center_crop(pixels, size)
+        key = (config.seed, draws.STREAMS["evaluate"], numbers.to(device), copy or 0)
+        if copy is not None and config.data.whole:
+            u = draws.uniforms(key, policy.draws, device=device)
+            pixels = policy(cut_copies(images.pictures, numbers, [(policy, u)])[0].to(device), u, cut=True)
         else:
-            key = (config.seed, draws.STREAMS["evaluate"], numbers.to(device), copy)
-            pixels = policy(pixels, draws.uniforms(key, policy.draws, device=device))
+            pixels = torch.from_numpy(np.asarray(images[numbers.numpy()])).to(device)
+            if copy is None:
+                pixels = center_crop(pixels, size)
+            else:
+                pixels = policy(pixels, draws.uniforms(key, policy.draws, device=device))
         inputs = normalize(pixels, data.mean, data.std, dtype=dtype_of(config))
         yield inputs.contiguous(memory_format=torch.channels_last)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ltsearch.plan import sources
 from ltsearch.plan.cells import Plan
 from trainables.config import TrialConfig
+from trainables.data import SourceKey, source_key
 
 if TYPE_CHECKING:
     from trainables.data.source import Source
@@ -35,7 +36,7 @@ def costs(plan: Plan, root: Path) -> str:
     from trainables.cost import count
 
     lines: list[tuple[str, ...]] = [_HEAD]
-    read: dict[sources.SourceKey, Source] = {}
+    read: dict[SourceKey, Source] = {}
     for row in plan.rows:
         config = row.cells[0].config
         classes, size = _images(config, root, read)
@@ -48,7 +49,7 @@ def costs(plan: Plan, root: Path) -> str:
     return "\n".join([f"{plan.loaded.sweep}: 10⁹ multiply-adds an image", "", *texts])
 
 
-def _images(config: TrialConfig, root: Path, read: dict[sources.SourceKey, Source]) -> tuple[int, int]:
+def _images(config: TrialConfig, root: Path, read: dict[SourceKey, Source]) -> tuple[int, int]:
     """Classes and pixels; what has to be ``read`` for them is read once."""
     data = config.data
     classes, size = _KNOWN.get(data.name, (None, None))
@@ -59,5 +60,5 @@ def _images(config: TrialConfig, root: Path, read: dict[sources.SourceKey, Sourc
     from trainables.data.longtail import split
 
     read |= sources.read([config], root, print, read)
-    images = split(data, read[sources.key(data)])
+    images = split(data, read[source_key(data)])
     return len(images.class_counts), data.image_size or int(images.train.images.shape[-1])

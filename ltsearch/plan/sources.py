@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import CellRecord
-from trainables.config import DataConfig, Resize, TrialConfig
-from trainables.data import LARGE
+from trainables.config import DataConfig, TrialConfig
+from trainables.data import LARGE, SourceKey, source_key
 from trainables.errors import DataError
 
 if TYPE_CHECKING:
+    from trainables.data.kept import Kept
     from trainables.data.longtail import TrialData
     from trainables.data.source import Source
 
-SourceKey = tuple[str, str | None, Resize | None]
 _FOLDERS = {"cifar10": ("cifar-10-batches-py", "cifar10"), "cifar100": ("cifar-100-python", "cifar100")}
 
 
@@ -27,17 +27,13 @@ def data_root(option: str | None) -> Path:
     return Path(option or os.environ.get("LTSEARCH_DATA") or "data").absolute()
 
 
-def key(config: DataConfig) -> SourceKey:
-    """Trials with the same key share one source."""
-    return config.name, config.path, config.resize
-
-
 def signature(config: DataConfig, root: Path) -> str | None:
     """A hash of the paths, sizes and times of a data set's files; None if they are not there."""
-    return _signature(*key(config), root)
+    return _signature(source_key(config), root)
 
 
-def _signature(name: str, path: str | None, resize: Resize | None, root: Path) -> str | None:
+def _signature(source: SourceKey, root: Path) -> str | None:
+    name, path, resize = source.name, source.path, source.resize
     if name == "digits":
         from importlib.metadata import version
 
@@ -48,14 +44,23 @@ def _signature(name: str, path: str | None, resize: Resize | None, root: Path) -
         try:
             there = [root / f for f in folders if f and (root / f).is_dir()][:1]
             found = sorted(
-                p for folder in there for p in (folder.glob if name in LARGE else folder.rglob)(pattern) if p.is_file()
+                p
+                for folder in there
+                for p in (folder.glob if name in LARGE else folder.rglob)(pattern)
+                if p.is_file() and not _is_made(p.relative_to(folder).parts[0])
             )
             files = [(str(p.relative_to(root)), str(p.stat().st_size), p.stat().st_mtime_ns) for p in found]
         except OSError:  # what may not be looked at is not known; who reads it says why
             return None
     if not files:
         return None
-    return hashlib.sha256(repr((name, path, resize and tuple(resize), files)).encode()).hexdigest()[:16]
+    more = source[3:] if source[3:] != (False, "stop") else ()
+    return hashlib.sha256(repr((name, path, resize and tuple(resize), *more, files)).encode()).hexdigest()[:16]
+
+
+def _is_made(folder: str) -> bool:
+    """Is this what a sweep itself put below a data set's folder?"""
+    return folder == "pack" or folder.startswith("cache-")
 
 
 def stale_check(
@@ -70,10 +75,10 @@ def stale_check(
 
     def stale(record: CellRecord) -> bool:
         config = TrialConfig.model_validate(record.config).data
-        if key(config) not in known:
+        if source_key(config) not in known:
             now = signature(config, root)
-            known[key(config)] = store.known_fingerprint(now) if now else None
-        fingerprint = known[key(config)]
+            known[source_key(config)] = store.known_fingerprint(now) if now else None
+        fingerprint = known[source_key(config)]
         return bool(fingerprint and record.fingerprint and fingerprint != record.fingerprint)
 
     return stale
@@ -89,15 +94,15 @@ def unread(configs: Iterable[TrialConfig], store: CellStore, root: Path) -> list
     """Data sets whose files lie there but were not read since they came or changed: what is in them is not known."""
     found: dict[SourceKey, DataConfig] = {}
     for config in configs:
-        if key(config.data) not in found:
+        if source_key(config.data) not in found:
             now = signature(config.data, root)
             if now is not None and store.known_fingerprint(now) is None:
-                found[key(config.data)] = config.data
+                found[source_key(config.data)] = config.data
     return list(found.values())
 
 
 def read_unread(
-    configs: Iterable[TrialConfig], store: CellStore, root: Path, say: Callable[[str], None], images: str = "map"
+    configs: Iterable[TrialConfig], store: CellStore, root: Path, say: Callable[[str], None], images: Kept = "map"
 ) -> dict[SourceKey, Source]:
     """Read those, to know whether cells that are done are stale. Raises ``DataError``; writes nothing."""
     from trainables.data import read_source
@@ -105,7 +110,7 @@ def read_unread(
     data: dict[SourceKey, Source] = {}
     for config in unread(configs, store, root):
         say(f"{config.path or config.name}: its files are new here, or have changed; reading them …")
-        data[key(config)] = read_source(config, root, images)
+        data[source_key(config)] = read_source(config, root, images)
     return data
 
 
@@ -115,7 +120,7 @@ def read(
     say: Callable[[str], None],
     known: Mapping[SourceKey, Source] | None = None,
     called: Callable[[TrialConfig], str] = lambda config: config.method.name,
-    images: str = "map",
+    images: Kept = "map",
 ) -> dict[SourceKey, Source]:
     """Read every source that is needed and not ``known``, and check that each trial's images can be drawn and fill a batch.
 
@@ -134,10 +139,10 @@ def read(
     sources: dict[SourceKey, Source] = dict(known or {})
 
     def source(config: DataConfig) -> Source:
-        if key(config) not in sources:
+        if source_key(config) not in sources:
             say(f"reading {config.path or config.name} …")
-            sources[key(config)] = read_source(config, root, images)
-        return sources[key(config)]
+            sources[source_key(config)] = read_source(config, root, images)
+        return sources[source_key(config)]
 
     checked: set[str] = set()
     for config in configs:
@@ -171,7 +176,7 @@ def _check_classes(config: TrialConfig, mine: TrialData, role: str, theirs: Tria
 
 def remember(store: CellStore, data: Mapping[SourceKey, Source], root: Path) -> None:
     """Keep the fingerprints of what was read, so that the next start need not read it to know them."""
-    for (name, path, resize), source in data.items():
-        now = _signature(name, path, resize, root)
+    for where, source in data.items():
+        now = _signature(where, root)
         if now is not None and store.known_fingerprint(now) != source.fingerprint:
             store.remember_fingerprint(now, source.fingerprint)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from ltsearch.plan import adaptive, sources
 from ltsearch.plan.cells import Cell, Plan, first, required_label
 from ltsearch.plan.searched import known_choices, search_data
-from ltsearch.plan.sources import SourceKey
 from ltsearch.run.jobs import Ended
 from ltsearch.store.cells import CellStore
 from ltsearch.store.claims import Claims
@@ -18,6 +17,7 @@ from ltsearch.store.ids import cell_id
 from ltsearch.store.records import KL_EXPERTS, SEARCH_ARTIFACT, SETTLED, CellRecord, Status
 from ltsearch.study.seeds import seed_list
 from trainables.config import TrialConfig
+from trainables.data import SourceKey, source_key
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def settled_configs(plan: Plan, study: SearchStudy | None, store: CellStore) -> 
 def check_metrics(plan: Plan, data: Mapping[SourceKey, Source]) -> None:
     """Raises ``UserError`` if the search asks for a number that its trials will not have."""
     search, base = plan.loaded.spec.search, plan.search_base
-    if search is None or base is None or (source := data.get(sources.key(base.data))) is None:
+    if search is None or base is None or (source := data.get(source_key(base.data))) is None:
         return
     from trainables.data.longtail import split
 

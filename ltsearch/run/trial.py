@@ -27,8 +27,8 @@ from ltsearch.store.records import SETTLED, CellRecord, Epoch, Status
 from trainables.config import TrialConfig
 
 if TYPE_CHECKING:
-    from ltsearch.plan.sources import SourceKey
     from trainables import custom
+    from trainables.data import SourceKey
     from trainables.data.source import Source
     from trainables.reports import Report
 

@@ -122,10 +122,10 @@ class Resources(Checked):
     placement: Literal["pack", "spread"] = Field("pack", description="workers of a trial on few nodes, or on many")
     cpus_per_worker: float = Field(1, gt=0)
     gpus_per_worker: float = Field(0, ge=0)
-    images: Literal["map", "files"] = Field(
+    images: Literal["map", "files", "pack"] = Field(
         "map",
-        description="of ImageNet-LT, Places-LT and iNaturalist; map: decoded once into one file; files: decoded whenever "
-        "they are needed, which takes no room",
+        description="of sets that stay on disk; map: decoded once into one file; files: decoded from their own files whenever "
+        "they are needed, which takes no room; pack: copied once into a few files, and decoded from there",
     )
     max_concurrent: int | None = Field(None, ge=1, description="trials at once; none: as many as fit")
     max_failures: int = Field(2, ge=0, description="how often a failed trial goes on from its checkpoint")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -20,6 +22,11 @@ from trainables.augmentation.options import AugmentationConfig
 from trainables.augmentation.resized_crop import RandomResizedCrop, all_at_once, resized_crop, windows
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+
+
+def sides(count: int, pixels: int) -> torch.Tensor:
+    """The same rows or columns for every image."""
+    return torch.full((count,), pixels)
 
 
 def one_window(u: list[float], height: int, width: int, scale: tuple[float, float]) -> tuple[int, int, int, int]:
@@ -46,12 +53,12 @@ def one_window(u: list[float], height: int, width: int, scale: tuple[float, floa
 def test_windows_against_torchvision_line_by_line(height: int, width: int, scale: tuple[float, float]) -> None:
     u = torch.rand(500, 22, generator=generator(1))
     u[0], u[1] = 0.0, LAST
-    found = windows(u, height, width, scale, RATIO)
+    found = windows(u, sides(len(u), height), sides(len(u), width), scale, RATIO)
     assert found.tolist() == [list(one_window(row, height, width, scale)) for row in u.double().tolist()]
 
 
 def test_windows_are_distributed_as_torchvision_s() -> None:
-    ours = windows(torch.rand(4000, 22, generator=generator(2)), 64, 64, SCALE, RATIO)
+    ours = windows(torch.rand(4000, 22, generator=generator(2)), sides(4000, 64), sides(4000, 64), SCALE, RATIO)
     torch.manual_seed(3)
     image = torch.zeros(3, 64, 64)
     theirs = torch.tensor(
@@ -61,7 +68,7 @@ def test_windows_are_distributed_as_torchvision_s() -> None:
         assert stats.ks_2samp(ours[:, column], theirs[:, column]).pvalue > 1e-3
     area = [(one[:, 2] * one[:, 3]).numpy() for one in (ours, theirs)]
     assert stats.ks_2samp(*area).pvalue > 1e-3
-    narrow = windows(torch.rand(4000, 22, generator=generator(2)), 64, 64, (0.2, 1.0), RATIO)
+    narrow = windows(torch.rand(4000, 22, generator=generator(2)), sides(4000, 64), sides(4000, 64), (0.2, 1.0), RATIO)
     assert stats.ks_2samp((narrow[:, 2] * narrow[:, 3]).numpy(), area[1]).pvalue < 1e-3  # the test would notice
 
 
@@ -70,7 +77,9 @@ def test_windows_are_resized_as_pillow_does(stored: int, size: int) -> None:
     """Every grey level of every pixel, for windows of any size, enlarged and reduced."""
     count = 40 if stored < 256 else 6
     images = make_images(count, stored)
-    found = windows(torch.rand(count, 22, generator=generator(4)), stored, stored, SCALE, RATIO)
+    found = windows(
+        torch.rand(count, 22, generator=generator(4)), sides(count, stored), sides(count, stored), SCALE, RATIO
+    )
     found[0] = torch.tensor([0, 0, stored, stored])
     found[1] = torch.tensor([stored - 1, stored - 1, 1, 1])
     found[2] = torch.tensor([3, 0, 1, stored])
@@ -84,6 +93,26 @@ def test_windows_are_resized_as_pillow_does(stored: int, size: int) -> None:
         # From version 13 on Pillow itself goes down the columns first where that is cheaper, and rounds there in between.
         theirs = functional.resized_crop(pil, top, left, rows, columns, [size, size], InterpolationMode.BILINEAR)
         assert (result.int() - functional.pil_to_tensor(theirs).int()).abs().max() <= 1
+
+
+def test_windows_of_whole_pictures() -> None:
+    """Images of several sizes at once: each as it would be alone, and as torchvision's transform cuts it on the same draws."""
+    random = np.random.default_rng(8)
+    pictures = [
+        Image.fromarray(random.integers(0, 256, (*size, 3), np.uint8)) for size in [(30, 50), (80, 40), (64, 64)] * 4
+    ]
+    u = torch.rand(len(pictures), 23, generator=generator(9))
+    policy = RandomResizedCrop(24)
+    with ThreadPoolExecutor(2) as pool:
+        out = policy.of_pictures(pictures, u, pool)
+    for number, (picture, draws) in enumerate(zip(pictures, u.double().tolist(), strict=True)):
+        assert torch.equal(policy(functional.pil_to_tensor(picture)[None], u[number : number + 1])[0], out[number])
+        window = one_window(draws, picture.height, picture.width, SCALE)
+        theirs = functional.resized_crop(picture, *window, [24, 24], InterpolationMode.BILINEAR)
+        theirs = functional.hflip(theirs) if draws[22] < 0.5 else theirs
+        assert (
+            out[number].int() - functional.pil_to_tensor(theirs).int()
+        ).abs().max() <= 1  # the order of Pillow's two steps
 
 
 def test_the_whole_crop_flips_half_of_them() -> None:

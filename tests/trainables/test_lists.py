@@ -17,11 +17,11 @@ from torchvision import transforms
 from ltsearch.store.ids import recipes
 from trainables.augmentation.geometry import center_crop
 from trainables.config import DataConfig, Resize, TrialConfig
-from trainables.data import lists, on_disk, read_source
+from trainables.data import kept, on_disk, read_source
 from trainables.data.lists import LISTS
 from trainables.data.longtail import TrialData, split
-from trainables.data.on_disk import ImageFiles, MappedImages, Rows
-from trainables.data.source import Part, decode
+from trainables.data.on_disk import EncodedImages, Files, MappedImages, Rows
+from trainables.data.source import Part, open_picture
 from trainables.errors import DataError
 from trainables.files import write_text
 from trainables.reports import RunOptions
@@ -109,7 +109,7 @@ def test_another_size_or_list_is_another_content(root: Path) -> None:
 def test_files_give_the_pixels_of_the_map(root: Path, over: dict[str, Any]) -> None:
     """And the same fingerprint: a cell may be trained from either, and nothing is written for them."""
     files = read_source(config(**over), root, "files")
-    assert isinstance(files.train.images, ImageFiles) and not list((root / "imagenet_lt").glob("cache-*"))
+    assert isinstance(files.train.images, EncodedImages) and not list((root / "imagenet_lt").glob("cache-*"))
     mapped = read_source(config(**over), root)
     assert files.fingerprint == mapped.fingerprint and (files.train.labels == mapped.train.labels).all()
     assert files.train.images.shape == mapped.train.images.shape
@@ -222,22 +222,22 @@ def test_a_decode_that_is_killed_goes_on(root: Path, monkeypatch: pytest.MonkeyP
     whole = read_source(config(), root)
     want = np.array(whole.train.images)
     shutil.rmtree(root / "imagenet_lt" / "cache-20")
-    monkeypatch.setattr(lists, "_STEP", 4)
+    monkeypatch.setattr(kept, "STEP", 4)
     looked: list[str] = []
 
-    def killed(content: bytes, resize: Any, where: str) -> Any:
+    def killed(content: bytes, where: str) -> Any:
         looked.append(where)
         if len(looked) > 14:
             raise KeyboardInterrupt
-        return decode(content, resize, where)
+        return open_picture(content, where)
 
-    monkeypatch.setattr(on_disk, "decode", killed)
+    monkeypatch.setattr(on_disk, "open_picture", killed)
     with pytest.raises(KeyboardInterrupt):
         read_source(config(), root)
     progress = json.loads((root / "imagenet_lt" / "cache-20" / "train.part.json").read_text())
     assert progress["done"] in (8, 12)  # of 31
     looked.clear()
-    monkeypatch.setattr(on_disk, "decode", lambda *words: looked.append(words[2]) or decode(*words))
+    monkeypatch.setattr(on_disk, "open_picture", lambda *words: looked.append(words[1]) or open_picture(*words))
     again = read_source(config(), root)
     assert len([where for where in looked if "/train/" in where]) == 31 - progress["done"]
     assert again.fingerprint == whole.fingerprint and np.array_equal(again.train.images, want)
@@ -258,7 +258,7 @@ def test_what_a_list_left_behind_does_not_vouch_for_another_one(root: Path, monk
     cache, folder = root / "imagenet_lt" / "cache-20", root / "imagenet_lt"
     want = np.array(read_source(config(), root).train.images)
     shutil.rmtree(cache)
-    monkeypatch.setattr(lists, "_STEP", 4)
+    monkeypatch.setattr(kept, "STEP", 4)
     file = folder / "ImageNet_LT_train.txt"
     a = file.read_text()
     b = "\n".join(reversed(a.splitlines())) + "\n"
@@ -269,12 +269,12 @@ def test_what_a_list_left_behind_does_not_vouch_for_another_one(root: Path, monk
         def counting(*words: Any) -> Any:
             if next(left, None) is None:
                 raise KeyboardInterrupt
-            return decode(*words)
+            return open_picture(*words)
 
-        monkeypatch.setattr(on_disk, "decode", counting)
+        monkeypatch.setattr(on_disk, "open_picture", counting)
         with pytest.raises(KeyboardInterrupt):
             read_source(config(), root)
-        monkeypatch.setattr(on_disk, "decode", decode)
+        monkeypatch.setattr(on_disk, "open_picture", open_picture)
 
     killed_after(14)
     file.write_text(b)
@@ -283,12 +283,11 @@ def test_what_a_list_left_behind_does_not_vouch_for_another_one(root: Path, monk
     assert np.array_equal(read_source(config(), root).train.images, want)
     # And of a list that is whole: it is not vouched for once another one's images lie there.
     file.write_text(b)
-    monkeypatch.setattr(lists, "write_text", stop_at_stamp)
+    monkeypatch.setattr(kept, "write_text", stop_at_stamp)
     with pytest.raises(DataError, match="full"):
-        lists._cached(
-            folder, cache / "train.npy", [line.rpartition(" ")[0] for line in b.splitlines()], Resize(20), "b"
-        )
-    monkeypatch.setattr(lists, "write_text", write_text)
+        paths = [line.rpartition(" ")[0] for line in b.splitlines()]
+        kept._mapped(EncodedImages(Files(folder, paths), Resize(20)), cache / "train.npy", "train", "b")
+    monkeypatch.setattr(kept, "write_text", write_text)
     file.write_text(a)
     assert np.array_equal(read_source(config(), root).train.images, want)
 

@@ -12,9 +12,9 @@ from trainables import catalogue
 
 if TYPE_CHECKING:
     from trainables.augmentation.options import AugmentationConfig
-    from trainables.augmentation.policies import Policy
+    from trainables.augmentation.policies import Chain
 
-# name -> dotted path of (size, AugmentationConfig) -> Policy
+# name -> dotted path of (size, AugmentationConfig) -> Chain
 POLICIES: dict[str, str] = {
     "none": "trainables.augmentation.policies.none",
     "sim": "trainables.augmentation.policies.sim",
@@ -23,7 +23,7 @@ POLICIES: dict[str, str] = {
 }
 
 
-def build(policy: str, options: AugmentationConfig, *, size: int) -> Policy:
+def build(policy: str, options: AugmentationConfig, *, size: int) -> Chain:
     """Build a policy for one size of image: ``size`` is the side of the output in pixels, larger images are cropped to it.
 
     Of ``options`` it takes what the policy leaves open: not its ``policy``, copies or mixing.
@@ -36,5 +36,5 @@ def build(policy: str, options: AugmentationConfig, *, size: int) -> Policy:
         raise ValueError(f"augmentation policy {policy!r} does not exist; choose one of {', '.join(POLICIES)}")
     if size < 1:
         raise ValueError(f"size must be a positive number of pixels, not {size}")
-    made: Policy = catalogue.load(POLICIES[policy])(size, options)
+    made: Chain = catalogue.load(POLICIES[policy])(size, options)
     return made

@@ -5,11 +5,14 @@ Shapes: ``N`` images, ``H`` rows, ``W`` columns, ``S`` the side of the output; i
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms import autoaugment
 
@@ -18,7 +21,14 @@ from trainables.augmentation.geometry import CenterCrop, CropFlip, Cutout, choos
 from trainables.augmentation.operations import IDENTITY, Entry, apply, compile_table, magnitude
 from trainables.augmentation.options import AugmentationConfig
 from trainables.augmentation.resized_crop import RandomResizedCrop
+from trainables.data.on_disk import decoders
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    Copies = Sequence[tuple["Chain", Tensor]]
+
+_PICTURES = 64  # whole ones that are held at a time
 RAND_LEVELS = 31  # magnitude bins of torchvision's RandAugment
 AUTO_LEVELS = 10  # magnitude bins of AutoAugment
 RAND_OPERATIONS = (
@@ -58,8 +68,8 @@ class Chain:
         """Uniforms in [0, 1) that one image needs: the sum over the stages."""
         return sum(stage.draws for stage in self.stages)
 
-    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
-        """Augment uint8 ``[N, 3, H, W]`` by uniforms ``[N, draws]``.
+    def __call__(self, images: Tensor, u: Tensor, *, cut: bool = False) -> Tensor:
+        """Augment uint8 ``[N, 3, H, W]`` by uniforms ``[N, draws]``; with ``cut`` the first stage has been done.
 
         Raises:
             ValueError: the images or the uniforms have another type or shape.
@@ -72,10 +82,35 @@ class Chain:
         if not self.stages:
             return images.clone()
         first = 0
-        for stage in self.stages:
-            images = stage(images, u[:, first : first + stage.draws])
+        for number, stage in enumerate(self.stages):
+            if number or not cut:
+                images = stage(images, u[:, first : first + stage.draws])
             first += stage.draws
         return images
+
+
+def cut_copies(read: Callable[[NDArray[np.int64]], Sequence[Image]], numbers: Tensor, copies: Copies) -> Tensor:
+    """The first stage of augmentation, out of whole pictures: ``data.aspect: whole``.
+
+    Args:
+        read: gives Pillow images of whatever sizes by their numbers.
+        numbers: int64 ``[N]``, on the CPU.
+        copies: for each of ``T`` copies a chain that begins with a random resized crop, and its uniforms ``[N, draws]``.
+
+    Returns:
+        uint8 ``[T, N, 3, S, S]`` on the CPU, to be augmented on by ``chain(…, cut=True)``. A picture is decoded once.
+
+    """
+    found = []
+    for some in torch.arange(len(numbers)).split(_PICTURES):
+        pictures = read(numbers[some].numpy())
+        cuts = []
+        for chain, u in copies:
+            crop = chain.stages[0]
+            assert isinstance(crop, RandomResizedCrop)  # a rule of TrialConfig
+            cuts.append(crop.of_pictures(pictures, u[some, : crop.draws].cpu(), decoders()))
+        found.append(torch.stack(cuts))
+    return torch.cat(found, 1)
 
 
 @lru_cache(maxsize=1024)
@@ -169,7 +204,7 @@ class AutoAugment:
         return images
 
 
-def _chain(size: int, options: AugmentationConfig, *between: Policy, cutout: int | None = None) -> Policy:
+def _chain(size: int, options: AugmentationConfig, *between: Policy, cutout: int | None = None) -> Chain:
     """Crop and flip, colour jitter, what stands between, and Cutout of so many pixels unless the options name another."""
     asked = cutout if options.cutout is None else options.cutout
     if asked is not None and asked < 0:
@@ -182,21 +217,21 @@ def _chain(size: int, options: AugmentationConfig, *between: Policy, cutout: int
     return Chain((crop, *jitter, *between, *((Cutout(asked),) if asked else ())))
 
 
-def none(size: int, options: AugmentationConfig) -> Policy:
+def none(size: int, options: AugmentationConfig) -> Chain:
     """Build the centre crop, which draws nothing; with Cutout if it is asked for."""
     return Chain((CenterCrop(size), *((Cutout(options.cutout),) if options.cutout else ())))
 
 
-def sim(size: int, options: AugmentationConfig) -> Policy:
+def sim(size: int, options: AugmentationConfig) -> Chain:
     """Build crop and flip; with colour jitter and Cutout if they are asked for."""
     return _chain(size, options)
 
 
-def rand(size: int, options: AugmentationConfig) -> Policy:
+def rand(size: int, options: AugmentationConfig) -> Chain:
     """Build crop, flip and RandAugment of ``n`` operations at bin ``m``; with Cutout if it is asked for."""
     return _chain(size, options, RandAugment(options.n, options.m, options.fill))
 
 
-def auto(size: int, options: AugmentationConfig) -> Policy:
+def auto(size: int, options: AugmentationConfig) -> Chain:
     """Build crop, flip, AutoAugment and Cutout, 16 px at 32 px and in proportion at other sizes; 0 turns Cutout off."""
     return _chain(size, options, AutoAugment(options.fill), cutout=round(16 * size / 32))

@@ -10,11 +10,14 @@ Shapes: ``N`` images, ``H`` rows, ``W`` columns, ``S`` the side of the output, `
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -22,13 +25,13 @@ _BITS = 22  # of the fraction of Pillow's weights
 _TRIES = 10  # torchvision's, until it takes a window in the centre
 
 
-def windows(u: Tensor, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]) -> Tensor:
+def windows(u: Tensor, height: Tensor, width: Tensor, scale: tuple[float, float], ratio: tuple[float, float]) -> Tensor:
     """Draw windows.
 
     Args:
         u: uniforms ``[N, 22]``: area and aspect ratio of ten proposals, of which the first that fits is taken; row and column.
-        height: rows of the images.
-        width: columns of the images.
+        height: int64 ``[N]``, rows of the images.
+        width: int64 ``[N]``, columns of the images.
         scale: smallest and largest part of the area.
         ratio: smallest and largest width over height, uniform in their logarithm.
 
@@ -37,17 +40,18 @@ def windows(u: Tensor, height: int, width: int, scale: tuple[float, float], rati
 
     """
     proposals = u[:, : 2 * _TRIES].double().view(-1, _TRIES, 2)
-    area = height * width * (scale[0] + proposals[..., 0] * (scale[1] - scale[0]))
+    high_side, wide_side = height[:, None], width[:, None]
+    area = (high_side * wide_side) * (scale[0] + proposals[..., 0] * (scale[1] - scale[0]))
     low, high = math.log(ratio[0]), math.log(ratio[1])
     aspect = torch.exp(low + proposals[..., 1] * (high - low))
     wide, tall = (area * aspect).sqrt().round().long(), (area / aspect).sqrt().round().long()  # [N, 10]
-    fits = (wide > 0) & (wide <= width) & (tall > 0) & (tall <= height)
+    fits = (wide > 0) & (wide <= wide_side) & (tall > 0) & (tall <= high_side)
     first = fits.to(torch.uint8).argmax(1, keepdim=True)
     rows, columns = tall.gather(1, first)[:, 0], wide.gather(1, first)[:, 0]
     # None of them fits: as much of the centre as the aspect ratio allows.
-    own = width / height
-    central_columns = width if own <= ratio[1] else round(height * ratio[1])
-    central_rows = height if own >= ratio[0] else round(width / ratio[0])
+    own = width.double() / height
+    central_columns = torch.where(own <= ratio[1], width, (height.double() * ratio[1]).round().long())
+    central_rows = torch.where(own >= ratio[0], height, (width.double() / ratio[0]).round().long())
     some = fits.any(1)
     rows = torch.where(some, rows, central_rows)
     columns = torch.where(some, columns, central_columns)
@@ -120,10 +124,26 @@ def _by_pillow(images: Tensor, window: Tensor, size: int) -> Tensor:
     pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
     out = np.empty((len(images), size, size, images.shape[1]), np.uint8)
     for number, (top, left, rows, columns) in enumerate(window.tolist()):
-        cut = Image.fromarray(pixels[number, top : top + rows, left : left + columns])
-        # In two steps, since in one Pillow chooses which comes first.
-        wide = cut.resize((size, rows), Image.Resampling.BILINEAR)
-        out[number] = np.asarray(wide.resize((size, size), Image.Resampling.BILINEAR))
+        out[number] = _resized(Image.fromarray(pixels[number, top : top + rows, left : left + columns]), size)
+    return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
+
+
+def _resized(cut: Image.Image, size: int) -> NDArray[np.uint8]:
+    # In two steps, since in one Pillow chooses which comes first.
+    wide = cut.resize((size, cut.height), Image.Resampling.BILINEAR)
+    return np.asarray(wide.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def cut_pictures(pictures: Sequence[Image.Image], window: Tensor, size: int, pool: Executor) -> Tensor:
+    """As ``resized_crop``, out of Pillow images ``[N]`` of whatever sizes, on the CPU."""
+    out = np.empty((len(pictures), size, size, 3), np.uint8)
+    places = window.tolist()
+
+    def cut(number: int) -> None:
+        top, left, rows, columns = places[number]
+        out[number] = _resized(pictures[number].crop((left, top, left + columns, top + rows)), size)
+
+    list(pool.map(cut, range(len(pictures))))
     return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
 
 
@@ -151,7 +171,17 @@ class RandomResizedCrop:
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
         """Crop uint8 ``[N, 3, H, W]`` to ``[N, 3, S, S]``; ``u`` ``[N, 23]``: the windows' draws, then the flip."""
-        height, width = images.shape[-2:]
-        out = resized_crop(images, windows(u[:, :-1], height, width, self.scale, self.ratio), self.size)
+        height, width = (torch.full((len(images),), side, device=images.device) for side in images.shape[-2:])
+        return self._flipped(resized_crop(images, self._windows(u, height, width), self.size), u)
+
+    def of_pictures(self, pictures: Sequence[Image.Image], u: Tensor, pool: Executor) -> Tensor:
+        """The same out of Pillow images of whatever sizes, with ``u`` on the CPU."""
+        width, height = torch.tensor([picture.size for picture in pictures]).view(-1, 2).unbind(1)
+        return self._flipped(cut_pictures(pictures, self._windows(u, height, width), self.size, pool), u)
+
+    def _windows(self, u: Tensor, height: Tensor, width: Tensor) -> Tensor:
+        return windows(u[:, :-1], height, width, self.scale, self.ratio)
+
+    def _flipped(self, out: Tensor, u: Tensor) -> Tensor:
         mirrored = u[:, -1] < (0.5 if self.flip else 0.0)
         return torch.where(mirrored[:, None, None, None], out.flip(-1), out)

@@ -7,7 +7,7 @@ source is read once (it is the same for all trials of a sweep) and ``longtail.sp
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from trainables import catalogue
 from trainables.errors import DataError
@@ -15,9 +15,10 @@ from trainables.files import shown
 
 if TYPE_CHECKING:
     from trainables.config import DataConfig, Resize
+    from trainables.data.kept import Kept
     from trainables.data.source import Source
 
-# name -> dotted path of (DataConfig, data root) -> Source; those of LARGE are also told how images are to be kept
+# name -> dotted path of (DataConfig, data root) -> Source; where images stay on disk it is also told how they are kept
 SOURCES: dict[str, str] = {
     "digits": "trainables.data.digits.read",
     "cifar10": "trainables.data.cifar.read",
@@ -28,17 +29,17 @@ SOURCES: dict[str, str] = {
     "parquet": "trainables.data.parquet.read",
     "folder": "trainables.data.folder.read",
 }
-LARGE = ("imagenet_lt", "places_lt", "inaturalist2018")  # stay on disk
+LARGE = ("imagenet_lt", "places_lt", "inaturalist2018")  # stay on disk, as those with `on_disk: true` do
 
 
-def read_source(config: DataConfig, root: Path, images: str = "map") -> Source:
-    """Read a data set below ``root`` as uint8 arrays; ``images`` of large sets are a ``map`` on disk, or ``files``.
+def read_source(config: DataConfig, root: Path, images: Kept = "map") -> Source:
+    """Read a data set below ``root`` as uint8 arrays; ``images`` that stay on disk are kept as asked (see ``kept``).
 
     Raises ``DataError`` if it is missing, broken or unreadable.
     """
     read = catalogue.load(SOURCES[config.name])
     try:
-        source: Source = read(config, root, images) if config.name in LARGE else read(config, root)
+        source: Source = read(config, root, images) if config.stays_on_disk else read(config, root)
     except OSError as error:  # a folder of another user, a disk that fails
         place = error.filename or root
         raise DataError(
@@ -48,6 +49,16 @@ def read_source(config: DataConfig, root: Path, images: str = "map") -> Source:
     return source
 
 
-def source_key(config: DataConfig) -> tuple[str, str | None, Resize | None]:
+class SourceKey(NamedTuple):
+    """What makes one source differ from another."""
+
+    name: str
+    path: str | None
+    resize: Resize | None
+    on_disk: bool
+    unreadable: str
+
+
+def source_key(config: DataConfig) -> SourceKey:
     """Two trials with the same key share one source."""
-    return config.name, config.path, config.resize
+    return SourceKey(config.name, config.path, config.resize, config.on_disk, config.unreadable)

@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainables.data.source import Images, Part, Source, as_metadata_mapping, decode, make_source, stack
+from trainables.data.kept import keep
+from trainables.data.on_disk import hash_of
+from trainables.data.source import Images, Labels, Part, Source, as_metadata_mapping, decode, make_source, stack
 from trainables.errors import DataError
 
 if TYPE_CHECKING:
     from trainables.config import DataConfig, Resize
+    from trainables.data.kept import Kept
 
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 _ImageNetMean, _ImageNetStd = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def read(config: DataConfig, root: Path) -> Source:
-    """The data set in ``<root>/<path>``."""
+def read(config: DataConfig, root: Path, images: Kept = "map") -> Source:
+    """The data set in ``<root>/<path>``; if it stays on disk, its images kept as asked."""
     assert config.path is not None  # a rule of DataConfig
-    return read_folder(config.path, root / config.path, config.resize, _ImageNetMean, _ImageNetStd)
+    folder, digest = root / config.path, hashlib.sha256()
+
+    def on_disk(part: str, files: list[Path], names: tuple[str, ...] | None) -> Part:
+        labels = np.concatenate([_labels(file, names) for file in files])
+        found, content = keep(ParquetImages(folder, files), labels, config, images, folder, part)
+        digest.update(content.encode() + labels.tobytes())
+        return Part(found, labels)
+
+    if not config.on_disk:
+        return read_folder(config.path, folder, config.resize, _ImageNetMean, _ImageNetStd)
+    if images == "files":
+        raise DataError(
+            f"{config.path}: Parquet files cannot be read image by image; set resources.images to map (decoded once) or pack "
+            "(copied once)"
+        )
+    return read_folder(config.path, folder, None, _ImageNetMean, _ImageNetStd, on_disk, digest)
 
 
 def read_folder(
@@ -33,6 +54,8 @@ def read_folder(
     resize: Resize | None,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
+    on_disk: Callable[[str, list[Path], tuple[str, ...] | None], Part] | None = None,
+    digest: Any = None,
 ) -> Source:
     """Files ``<split>*.parquet`` with the splits train, test and perhaps validation; raises ``DataError``."""
     if not folder.is_dir():
@@ -49,9 +72,11 @@ def read_folder(
             f"found {[f.name for f in found] or 'no Parquet file'}"
         )
     names = _common_names([*files["train"], *test, *files["validation"]])
-    train_part = _read_part(files["train"], resize, names)
-    test_part = _read_part(test, resize, names)
-    validation = _read_part(files["validation"], resize, names) if files["validation"] and files["test"] else None
+    read_part = on_disk or (lambda part, files, names: _read_part(files, resize, names))
+    train_part = read_part("train", files["train"], names)
+    test_part = read_part("test", test, names)
+    has_validation = files["validation"] and files["test"]
+    validation = read_part("validation", files["validation"], names) if has_validation else None
     if names is None:
         top = max(int(part.labels.max()) for part in (train_part, test_part))
         if top >= len(train_part.labels):
@@ -60,7 +85,8 @@ def read_folder(
                 "names in the schema's `huggingface` metadata, or number the classes from 0 without gaps"
             )
         names = tuple(str(j) for j in range(top + 1))
-    return make_source(name, names, train_part, test_part, mean, std, validation)
+    fingerprint = digest.hexdigest()[:16] if digest is not None else None
+    return make_source(name, names, train_part, test_part, mean, std, validation, fingerprint)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -173,16 +199,83 @@ def _read_part(files: list[Path], resize: Resize | None, names: tuple[str, ...] 
             zip(table[image_column].to_pylist(), table[label_column].to_pylist(), strict=True)
         ):
             where = f"{file}, row {row}"
-            content = cell.get("bytes") if isinstance(cell, dict) else cell
-            if not content:
-                raise DataError(f"{where}: column {image_column!r} holds no image bytes")
-            if label is None or label < 0 or (classes is not None and label >= classes):
-                allowed = f"0..{classes - 1}" if classes else "0 and up"
-                raise DataError(
-                    f"{where}: label {label!r} in column {label_column!r} is out of range, allowed: {allowed}"
-                )
-            images.append(decode(content, resize, where))
-            labels.append(label)
+            images.append(decode(_bytes(cell, where, image_column), resize, where))
+            labels.append(_label(label, where, label_column, classes))
     if not images:
         raise DataError(f"{', '.join(map(str, files))}: no rows")
     return Part(stack(images, str(files[0].parent)), np.asarray(labels, np.int64))
+
+
+def _bytes(cell: Any, where: str, column: str) -> bytes:
+    content: bytes | None = cell.get("bytes") if isinstance(cell, dict) else cell
+    if not content:
+        raise DataError(f"{where}: column {column!r} holds no image bytes")
+    return content
+
+
+def _label(label: int | None, where: str, column: str, classes: int | None) -> int:
+    if label is None or label < 0 or (classes is not None and label >= classes):
+        allowed = f"0..{classes - 1}" if classes else "0 and up"
+        raise DataError(f"{where}: label {label!r} in column {column!r} is out of range, allowed: {allowed}")
+    return label
+
+
+def _labels(file: Path, names: tuple[str, ...] | None) -> Labels:
+    """The labels alone, of images that stay on disk."""
+    _, column = _columns(file)
+    try:
+        found = pq.read_table(file, columns=[column])[column].to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{file}: not a readable Parquet file ({error})") from None
+    classes = len(names) if names else None
+    return np.asarray(
+        [_label(label, f"{file}, row {row}", column, classes) for row, label in enumerate(found)], np.int64
+    )
+
+
+class ParquetImages:
+    """The encoded images of Parquet files, for going through them once in their order: a row group is read at a time."""
+
+    def __init__(self, folder: Path, files: list[Path]) -> None:
+        """Look at the files' footers only."""
+        self.folder, self.files = folder, files
+        groups, rows = [], [0]
+        for file in files:
+            footer = pq.read_metadata(file)
+            for group in range(footer.num_row_groups):
+                groups.append((file, group, rows[-1]))
+                rows.append(rows[-1] + footer.row_group(group).num_rows)
+        self._groups, self._rows = groups, np.asarray(rows)
+        self._starts = {file: next((first for f, _, first in groups if f == file), 0) for file in files}
+        self._read = lru_cache(maxsize=2)(_row_group)
+
+    def __len__(self) -> int:
+        """How many images."""
+        return int(self._rows[-1])
+
+    def name(self, number: int) -> str:
+        """The file below the folder, and the row."""
+        file, _, _ = self._group(number)
+        return f"{file.relative_to(self.folder)}, row {number - self._starts[file]}"
+
+    def content(self, number: int) -> bytes:
+        """Raises ``DataError`` if the row holds none."""
+        file, group, first = self._group(number)
+        column, cells = self._read(file, group)
+        return _bytes(cells[number - first].as_py(), str(self.folder / self.name(number)), column)
+
+    def sizes(self, part: str) -> str:
+        """Of the files."""
+        return hash_of([file.stat().st_size for file in self.files])
+
+    def _group(self, number: int) -> tuple[Path, int, int]:
+        """File, row group in it, and number of the group's first image."""
+        return self._groups[int(np.searchsorted(self._rows, number, side="right")) - 1]
+
+
+def _row_group(file: Path, group: int) -> tuple[str, Any]:
+    column, _ = _columns(file)
+    try:
+        return column, pq.ParquetFile(file).read_row_group(group, columns=[column])[column]
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{file}: not a readable Parquet file ({error})") from None

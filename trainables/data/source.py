@@ -18,6 +18,8 @@ from trainables.errors import DataError
 from trainables.files import encodable, raw
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from trainables.config import Resize
 
 Images = NDArray[np.uint8]
@@ -98,26 +100,38 @@ def make_source(
     return Source(name, class_names, train, test, digest.hexdigest()[:16], mean, std, validation)
 
 
+class BrokenImage(DataError):
+    """Content that is not a readable image."""
+
+
 def decode(content: bytes, resize: Resize | None, where: str) -> Images:
     """An encoded image as uint8 ``[3, H, W]``, resized where asked.
 
-    Raises ``DataError`` naming ``where`` if it is not an image.
+    Raises ``BrokenImage`` naming ``where`` if it is not an image.
     """
+    picture = open_picture(content, where)
+    return as_pixels(picture if resize is None else resized(picture, resize))
+
+
+def open_picture(content: bytes, where: str) -> Image:
+    """An encoded image as a Pillow image of 8-bit RGB; raises ``BrokenImage`` naming ``where`` if it is none."""
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(content)) as image:
-            rgb = _eight_bits(image, where).convert("RGB")
+            return _eight_bits(image, where).convert("RGB")
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"{where}: not a readable image ({error}); replace or remove it") from None
-    if resize is not None:
-        rgb = _resized(rgb, resize)
-    return np.asarray(rgb).transpose(2, 0, 1)
+        raise BrokenImage(f"{where}: not a readable image ({error}); replace or remove it") from None
 
 
-def _eight_bits(image: Any, where: str) -> Any:
+def as_pixels(picture: Image) -> Images:
+    """A Pillow image of RGB as uint8 ``[3, H, W]``."""
+    return np.asarray(picture).transpose(2, 0, 1)
+
+
+def _eight_bits(image: Image, where: str) -> Image:
     """A Pillow image with 8 bits a value: Pillow itself cuts 16-bit greys off at 255, and leaves almost nothing but white.
 
     Raises ``DataError`` for values of which nothing says what is white (32-bit integers, floating point).
@@ -146,7 +160,7 @@ def stack(images: list[Images], where: str) -> Images:
     return np.stack(images)
 
 
-def _resized(image: Any, resize: Resize) -> Any:
+def resized(image: Image, resize: Resize) -> Image:
     """A Pillow image as a square of its new size."""
     from PIL import Image
 
@@ -172,7 +186,7 @@ def resize_all(images: Images, resize: Resize | None) -> Images:
     out = np.empty((len(images), 3, resize.size, resize.size), np.uint8)
     for i, image in enumerate(images):
         picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
-        out[i] = np.asarray(_resized(picture, resize)).transpose(2, 0, 1)
+        out[i] = np.asarray(resized(picture, resize)).transpose(2, 0, 1)
     return out
 
 

@@ -34,3 +34,5 @@ class CAMSamplingOptions(SecondStageOptions):
             raise ValueError(
                 "cam_sampling reads class activation maps off a linear classifier over an unshared last stage"
             )
+        if trial.data.whole:
+            raise ValueError("cam_sampling pastes into images of one size: set data.aspect to keep or squash")
