@@ -190,8 +190,7 @@ def _inputs(
                 pixels = center_crop(pixels, size)
             else:
                 pixels = policy(pixels, draws.uniforms(key, policy.draws, device=device))
-        inputs = normalize(pixels, data.mean, data.std, dtype=dtype_of(config))
-        yield inputs.contiguous(memory_format=torch.channels_last)
+        yield normalize(pixels, data.mean, data.std, dtype=dtype_of(config))
 
 
 def write_final(

@@ -17,7 +17,7 @@ _COSINE = {"schedule.name": "cosine"}
 _CIFAR = {"augmentation.crop": "resize_crop", "augmentation.fill": (0, 128)}
 _STEPS = {**_CIFAR, "schedule.name": "multistep", "schedule.warmup_epochs": 5, "model.classifier": "linear"}
 _LARGE = {
-    "data.aspect": "keep",
+    "data.aspect": ("keep", "whole"),  # the text's crop out of 256 pixels, and the code's out of the picture
     **_SGD,
     **_COSINE,
     "optimizer.lr": 0.2,

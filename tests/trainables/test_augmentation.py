@@ -480,16 +480,15 @@ def test_center_crop(stored: int, size: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_normalize(dtype: torch.dtype, layout: torch.memory_format) -> None:
-    """As ToTensor and Normalize; in the type and layout asked for; without a trace on the images."""
+def test_normalize(dtype: torch.dtype) -> None:
+    """As ToTensor and Normalize; in the type asked for, channels last; without a trace on the images."""
     mean, std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
     images = make_images(6, 8)
     before = images.clone()
-    out = normalize(images, mean, std, dtype=dtype, memory_format=layout)
+    out = normalize(images, mean, std, dtype=dtype)
     expected = functional.normalize(images.double() / 255, mean, std)
     tolerance = {torch.float32: 2e-6, torch.float64: 1e-14, torch.bfloat16: 1e-2}[dtype]
     assert torch.allclose(out.double(), expected, rtol=tolerance, atol=tolerance)
     assert out.dtype == dtype
-    assert out.is_contiguous(memory_format=layout)
+    assert out.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(images, before)
