@@ -17,7 +17,9 @@ _COSINE = {"schedule.name": "cosine"}
 _CIFAR = {"augmentation.crop": "resize_crop", "augmentation.fill": (0, 128)}
 _STEPS = {**_CIFAR, "schedule.name": "multistep", "schedule.warmup_epochs": 5, "model.classifier": "linear"}
 _LARGE = {
-    "data.aspect": ("keep", "whole"),  # the text's crop out of 256 pixels, and the code's out of the picture
+    # The text's crop out of 256 pixels and RandAugment, and the code's out of the picture and on timm's scale.
+    "data.aspect": ("keep", "whole"),
+    "augmentation.rand": (None, "rand-n2-m10-mstd0.5", "rand-n2-m10-mstd0.5-inc1"),
     **_SGD,
     **_COSINE,
     "optimizer.lr": 0.2,
@@ -52,7 +54,7 @@ _TRAINED: dict[tuple[str, str], dict[str, Any]] = {
 # What changes the numbers of every method and is nowhere in these papers but at its neutral value.
 _NEUTRAL = {
     "sampling.name": "instance", "optimizer.clip_norm": None, "training.batch_norm_groups": 1, "model.shared": "none",
-    "augmentation.flip": True, "augmentation.crop_scale": [0.08, 1.0], "augmentation.cutout": None,
+    "augmentation.flip": True, "augmentation.rand": None, "augmentation.crop_scale": [0.08, 1.0], "augmentation.cutout": None,
     "method.label_smoothing": 0.0, "method.reweight": "none",
     "method.formulation": ("paper", "official"),
 }  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from trainables.augmentation import POLICIES
+from trainables.augmentation.timm_settings import parse
 from trainables.catalogue import OneOf
 from trainables.section import Section
 
@@ -23,6 +24,11 @@ class AugmentationConfig(Section):
     )
     n: int = Field(2, ge=0, le=10, description="operations of RandAugment")
     m: int = Field(10, ge=0, le=30, description="magnitude bin of RandAugment, of 31")
+    rand: str | None = Field(
+        None,
+        description="what rand does, in timm's words: such as rand-n2-m10-mstd0.5-inc1, whose m ends at 10; none: n and m, on "
+        "torchvision's scale of 31 bins",
+    )
     cutout: int | None = Field(None, ge=0, description="Cutout in pixels; none: what the policy says; 0: off")
     crop: Literal["resize_crop", "random_resized_crop"] = Field(
         "resize_crop",
@@ -70,11 +76,20 @@ class AugmentationConfig(Section):
             raise ValueError(
                 "augmentation.crop_scale goes with `crop: random_resized_crop`, not 'resize_crop'; leave it out"
             )
+        if self.rand is not None:
+            parse(self.rand)
+            said = [key for key, neutral in {"n": 2, "m": 10, "fill": 0}.items() if getattr(self, key) != neutral]
+            if said:
+                raise ValueError(
+                    f"augmentation.{said[0]} has no meaning beside augmentation.rand = {self.rand!r}, which says n and m itself "
+                    "and fills with the mean colour of ImageNet, as timm does; leave one out"
+                )
         used = set(self.policies)
         for name, neutral, having in (
             ("crop", "resize_crop", {"sim", "rand", "auto"}),
             ("color_jitter", 0.0, {"sim", "rand", "auto"}),
             ("fill", 0, {"rand", "auto"}),
+            ("rand", None, {"rand"}),
         ):
             if getattr(self, name) != neutral and not used & having:
                 raise ValueError(

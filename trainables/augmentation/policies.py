@@ -21,6 +21,8 @@ from trainables.augmentation.geometry import CenterCrop, CropFlip, Cutout, choos
 from trainables.augmentation.operations import IDENTITY, Entry, apply, compile_table, magnitude
 from trainables.augmentation.options import AugmentationConfig
 from trainables.augmentation.resized_crop import RandomResizedCrop
+from trainables.augmentation.timm_rand import TimmRandAugment
+from trainables.augmentation.timm_settings import parse
 from trainables.data.on_disk import decoders
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     Copies = Sequence[tuple["Chain", Tensor]]
 
+IMAGENET_MEAN = (124, 116, 104)  # what timm fills with
 _PICTURES = 64  # whole ones that are held at a time
 RAND_LEVELS = 31  # magnitude bins of torchvision's RandAugment
 AUTO_LEVELS = 10  # magnitude bins of AutoAugment
@@ -228,7 +231,9 @@ def sim(size: int, options: AugmentationConfig) -> Chain:
 
 
 def rand(size: int, options: AugmentationConfig) -> Chain:
-    """Build crop, flip and RandAugment of ``n`` operations at bin ``m``; with Cutout if it is asked for."""
+    """Build crop, flip and RandAugment of ``n`` operations at bin ``m``, or as timm's string says; with Cutout if asked for."""
+    if options.rand is not None:
+        return _chain(size, options, TimmRandAugment(parse(options.rand), IMAGENET_MEAN))
     return _chain(size, options, RandAugment(options.n, options.m, options.fill))
 
 

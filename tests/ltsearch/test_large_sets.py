@@ -1,0 +1,128 @@
+"""Whole sweeps over sets that stay on disk, with two workers a trial: the same numbers however images are kept."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image, ImageDraw
+
+from ltsearch.store.cells import CellStore
+from tests.ltsearch.helpers import sweep, write
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SIZE = 32
+
+
+def photograph(label: int, number: int) -> bytes:
+    """A JPEG of 60 × 44 pixels or so: a disc, a square or a cross, somewhere."""
+    random = np.random.default_rng([label, number])
+    image = Image.fromarray(random.integers(0, 120, (44 + number % 7, 60, 3), np.uint8))
+    x, y = (int(v) for v in random.integers(8, 28, 2))
+    draw = ImageDraw.Draw(image)
+    if label == 0:
+        draw.ellipse((x, y, x + 14, y + 14), fill=(250, 250, 250))
+    elif label == 1:
+        draw.rectangle((x, y, x + 14, y + 14), fill=(250, 250, 250))
+    else:
+        draw.line((x, y, x + 14, y + 14), fill=(250, 250, 250), width=3)
+        draw.line((x, y + 14, x + 14, y), fill=(250, 250, 250), width=3)
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=92)
+    return content.getvalue()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    root = tmp_path / "data"
+    for part, name, counts in (("train", "train", (40, 16, 8)), ("test", "test", (8, 8, 8)), ("val", "val", (2, 2, 2))):
+        lines, rows = [], []
+        for label, count in enumerate(counts):
+            for number in range(count):
+                content = photograph(label, number + 100 * len(name))
+                path = Path(name) / str(label) / f"{number}.jpg"
+                for layout in ("imagenet_lt", "tree"):
+                    (root / layout / path).parent.mkdir(parents=True, exist_ok=True)
+                    (root / layout / path).write_bytes(content)
+                lines.append(f"{path} {label}\n")
+                rows.append({"image": {"bytes": content, "path": None}, "label": label})
+        (root / "imagenet_lt" / f"ImageNet_LT_{part}.txt").write_text("".join(lines))
+        (root / "table").mkdir(exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows), root / "table" / f"{part}.parquet")
+    return root
+
+
+def large(images: str, **data: Any) -> dict[str, Any]:
+    return {
+        "name": "large",
+        "question": "The same numbers however images are kept?",
+        "base": {
+            "data": {
+                "image_size": SIZE,
+                "store_size": 40,
+                "aspect": "keep",
+                "imbalance": {"profile": "natural"},
+                **data,
+            },
+            "augmentation": {"policy": "rand", "copies": 2, "crop": "random_resized_crop", "color_jitter": 0.4},
+            "model": {"backbone": "resnet8", "experts": 2, "classifier": "cosine"},
+            "method": {"name": "ncl_pp"},
+            "training": {"epochs": 3, "batch_size": 16},
+        },
+        "seeds": 1,
+        "ablation": {"reference": "base", "rows": [{"name": "base"}]},
+        "resources": {"workers": 2, "cpus_per_worker": 0.5, "images": images},
+    }
+
+
+def numbers(folder: Path) -> list[dict[str, float]]:
+    """What the only cell of a folder's store reports, but for times and memory."""
+    store = CellStore(folder / "store")
+    (record,) = [store.read(path.parent.name) for path in (folder / "store" / "cells").glob("*/record.json")]
+    assert record.status == "finished"
+    timed = ("second", "memory", "parallel/")
+    return [{k: v for k, v in epoch.metrics.items() if not any(t in k for t in timed)} for epoch in record.history]
+
+
+@pytest.mark.parametrize(
+    ("own", "ways"),
+    [
+        ({"name": "imagenet_lt"}, ("map", "files", "pack")),
+        ({"name": "imagenet_lt", "aspect": "whole"}, ("files", "pack")),
+        ({"name": "parquet", "path": "table", "on_disk": True}, ("pack",)),
+    ],
+)
+def test_the_same_numbers_however_images_are_kept(
+    tmp_path: Path, data: Path, own: dict[str, Any], ways: tuple[str, ...]
+) -> None:
+    found = []
+    for images in ways:
+        folder = tmp_path / images
+        folder.mkdir()
+        done = sweep(folder, str(write(folder, large(images, **own))), "--local", "--data-root", str(data))
+        assert done.returncode == 0, done.stdout + done.stderr
+        found.append(numbers(folder))
+    assert all(each == found[0] for each in found)
+    losses = [epoch["train/loss"] for epoch in found[0]]
+    assert len(losses) == 3 and losses[-1] < losses[0]
+
+
+def test_a_broken_image_ends_the_trial_by_its_name_and_skipping_goes_on(tmp_path: Path, data: Path) -> None:
+    broken = data / "imagenet_lt" / "train" / "1" / "3.jpg"
+    broken.write_bytes(broken.read_bytes()[:300])
+    done = sweep(
+        tmp_path, str(write(tmp_path, large("files", name="imagenet_lt"))), "--local", "--data-root", str(data)
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"{broken}: not a readable image" in done.stdout + done.stderr
+    second = tmp_path / "second"
+    second.mkdir()
+    skipping = large("files", name="imagenet_lt", unreadable="skip")
+    done = sweep(second, str(write(second, skipping)), "--local", "--data-root", str(data))
+    assert done.returncode == 0 and len(numbers(second)) == 3, done.stdout + done.stderr
