@@ -81,8 +81,8 @@ class AugmentationConfig(Section):
             said = [key for key, neutral in {"n": 2, "m": 10, "fill": 0}.items() if getattr(self, key) != neutral]
             if said:
                 raise ValueError(
-                    f"augmentation.{said[0]} has no meaning beside augmentation.rand = {self.rand!r}, which says n and m itself "
-                    "and fills with the mean colour of ImageNet, as timm does; leave one out"
+                    f"augmentation.{said[0]} has no meaning beside augmentation.rand = {self.rand!r}, which says n, m "
+                    "and, as timm does, the fill; leave one out"
                 )
         used = set(self.policies)
         for name, neutral, having in (
