@@ -34,6 +34,7 @@ ROOMS = {
         "exit_codes",
         "preflight",
         "sweep",
+        "join",
         "cli",
         "api",
     ],

@@ -37,8 +37,14 @@ class Queue:
         listeners: Sequence[Listener],
         is_stale: Callable[[CellRecord], bool],
         claims: Claims | None = None,
+        *,
+        helps: bool = False,
     ) -> None:
-        """``is_stale`` tells records of another content of the data set; ``claims`` keep other sweeps from the same cells."""
+        """``is_stale`` tells records of another content of the data set; ``claims`` keep other sweeps from the same cells.
+
+        ``helps``: another driver has the sweep, so that what others train is left to them and not waited for.
+        """
+        self.helps = helps
         self.plan, self.store, self.study = plan, store, study
         self.listeners = listeners
         self.is_stale, self.claims = is_stale, claims
@@ -206,6 +212,8 @@ class Queue:
     @property
     def exhausted(self) -> bool:
         """Nothing waits, nothing runs, and nothing will come."""
+        if self.helps and not self.running:
+            return all(job.cell.id in self._elsewhere for job in self.line.jobs())
         return not (self.running or self.line or self._searching)
 
     def _plan_ablation(self) -> int:

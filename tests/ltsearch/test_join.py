@@ -1,0 +1,96 @@
+"""``ltsearch join``: a second machine trains cells of a sweep, through nothing but the storage."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ltsearch.plan.layout import make_plan
+from ltsearch.run.jobs import bare_record
+from ltsearch.run.queue import Queue
+from ltsearch.store.cells import CellStore
+from ltsearch.store.claims import Claims
+from ltsearch.store.locks import sweep_lock
+from ltsearch.store.records import TAG_CELL, TAG_ROLE, Status
+from ltsearch.study.options import Choice
+from tests.ltsearch.helpers import environment, study, write
+from tests.ltsearch.test_sweep import records, runs, start, wait_for
+
+
+def ablation(**over: Any) -> dict[str, Any]:
+    """Six cells of a second or two."""
+    tree = study(**over)
+    del tree["search"]
+    return tree
+
+
+def joined(folder: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "ltsearch", "join", *words],
+        cwd=folder,
+        env={**environment(folder), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def test_a_helper_is_done_when_others_have_what_is_left(tmp_path: Path) -> None:
+    plan = make_plan(Choice(write(tmp_path, ablation(seeds=1))).load())
+    store = CellStore(tmp_path / "store")
+    with sweep_lock(store.sweep_folder("synthetic")) as main, sweep_lock(store.sweep_folder("synthetic+a-1")) as other:
+        has, helps = Claims(store, main), Claims(store, other)
+        first, second, third = plan.cells
+        assert has.take(first.id) is None
+        queue = Queue(plan, store, None, [], lambda _: False, helps, helps=True)
+        queue.say = lambda _: None
+        jobs = [queue.next(), queue.next(), queue.next()]
+        assert [job.cell.id for job in jobs if job is not None] == [second.id, third.id] and not queue.exhausted
+        for job in jobs[:2]:
+            assert job is not None
+            store.settle(bare_record(job), Status.FINISHED)
+            queue.running.pop(job.cell.id)
+        assert queue.exhausted  # the first is left to who trains it
+        has.release(first.id)
+        queue._looked = 0.0
+        again = queue.next()
+        assert again is not None and again.cell.id == first.id  # but taken if it is let go
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_machines_share_a_sweep_and_one_may_be_lost(tmp_path: Path) -> None:
+    """Each cell is trained once, MLflow has all of them, and what a killed helper had is trained by the sweep."""
+    path = str(write(tmp_path, ablation(**{"seeds": 3, "base.synthetic.epoch_seconds": 0.5})))
+    sweep = start(tmp_path, path, "--local", "--max-concurrent", "1")
+    wait_for(sweep, "start  ")
+    helper, lost = joined(tmp_path, path, "--max-concurrent", "1"), joined(tmp_path, path, "--max-concurrent", "1")
+    said = "".join(wait_for(lost, "start  "))
+    assert "synthetic: joined; " in said
+    os.killpg(lost.pid, signal.SIGKILL)
+    lost.wait()
+    assert sweep.stdout is not None and helper.stdout is not None
+    output, helped = sweep.stdout.read(), helper.stdout.read()
+    assert sweep.wait(300) == 0, output
+    assert helper.wait(300) == 0, helped
+    here = re.search(r"(\d+) cells trained here", helped)
+    assert here is not None and 1 <= int(here[1]) < 9, helped
+    found = records(tmp_path)
+    assert len(found) == 9 and {str(one.status) for one in found.values()} == {"finished"}
+    assert all(len(one.history) == 9 for one in found.values())
+    told = [run for run in runs(tmp_path) if run.data.tags.get(TAG_ROLE) == "trial"]
+    assert sorted(run.data.tags[TAG_CELL] for run in told) == sorted(found)
+    assert all(run.info.status == "FINISHED" and run.data.metrics["train/top1"] > 0 for run in told)
+    assert [place.name for place in (tmp_path / "store" / "sweeps").iterdir() if "+" not in place.name] == ["synthetic"]
+    assert (
+        len(list((tmp_path / "store" / "sweeps").iterdir())) <= 2
+    )  # the killed helper's lock, which counts for nothing
