@@ -12,6 +12,7 @@ from trainables.config import TrialConfig
 from trainables.data import SourceKey, source_key
 
 if TYPE_CHECKING:
+    from trainables.data.kept import Kept
     from trainables.data.source import Source
 
 # name -> classes, pixels as stored (None: the study's)
@@ -39,7 +40,7 @@ def costs(plan: Plan, root: Path) -> str:
     read: dict[SourceKey, Source] = {}
     for row in plan.rows:
         config = row.cells[0].config
-        classes, size = _images(config, root, read)
+        classes, size = _images(config, root, read, plan.loaded.spec.resources.images)
         found = count(config.model, classes, size, config.augmentation.copies)
         test = found.train_gmacs if row.predict == "ensemble" else found.test_gmacs
         numbers = (found.parameters / 1e6, test, found.train_gmacs, found.step_gmacs)
@@ -49,7 +50,7 @@ def costs(plan: Plan, root: Path) -> str:
     return "\n".join([f"{plan.loaded.sweep}: 10⁹ multiply-adds an image", "", *texts])
 
 
-def _images(config: TrialConfig, root: Path, read: dict[SourceKey, Source]) -> tuple[int, int]:
+def _images(config: TrialConfig, root: Path, read: dict[SourceKey, Source], images: Kept) -> tuple[int, int]:
     """Classes and pixels; what has to be ``read`` for them is read once."""
     data = config.data
     classes, size = _KNOWN.get(data.name, (None, None))
@@ -59,6 +60,6 @@ def _images(config: TrialConfig, root: Path, read: dict[SourceKey, Source]) -> t
         return classes, size
     from trainables.data.longtail import split
 
-    read |= sources.read([config], root, print, read)
-    images = split(data, read[source_key(data)])
-    return len(images.class_counts), data.image_size or int(images.train.images.shape[-1])
+    read |= sources.read([config], root, print, read, images=images)
+    found = split(data, read[source_key(data)])
+    return len(found.class_counts), data.image_size or int(found.train.images.shape[-1])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from stat import S_ISFIFO
 from typing import TYPE_CHECKING
 
 from ltsearch.store.cells import CellStore
@@ -40,16 +42,9 @@ def _signature(source: SourceKey, root: Path) -> str | None:
         files = [("scikit-learn", version("scikit-learn"), 0)]
     else:
         folders = _FOLDERS.get(name, (path or name,))
-        pattern = "*.txt" if name in LARGE else "*"
         try:
             there = [root / f for f in folders if f and (root / f).is_dir()][:1]
-            found = sorted(
-                p
-                for folder in there
-                for p in (folder.glob if name in LARGE else folder.rglob)(pattern)
-                if p.is_file() and not _is_made(p.relative_to(folder).parts[0])
-            )
-            files = [(str(p.relative_to(root)), str(p.stat().st_size), p.stat().st_mtime_ns) for p in found]
+            files = [stat for folder in there for stat in sorted(_stats(folder, root, source))]
         except OSError:  # what may not be looked at is not known; who reads it says why
             return None
     if not files:
@@ -58,9 +53,28 @@ def _signature(source: SourceKey, root: Path) -> str | None:
     return hashlib.sha256(repr((name, path, resize and tuple(resize), *more, files)).encode()).hexdigest()[:16]
 
 
-def _is_made(folder: str) -> bool:
-    """Is this what a sweep itself put below a data set's folder?"""
-    return folder == "pack" or folder.startswith("cache-")
+def _stats(folder: Path, root: Path, source: SourceKey) -> Iterator[tuple[str, str, int]]:
+    """Path, size and time of what makes a data set.
+
+    Its files; of published lists, the lists; of folders that stay on disk, which may hold half a million images, the folders.
+    """
+    alone, of_folders = source.name in LARGE, source.name == "folder" and source.on_disk
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
+        # What a sweep itself has put there is no part of the set.
+        folders[:] = [] if alone else [one for one in folders if one != "pack" and not one.startswith("cache-")]
+        if of_folders:
+            paths = [Path(place)] if Path(place) != folder else []
+        else:
+            paths = [Path(place, name) for name in names if not alone or name.endswith(".txt")]
+        for path in paths:
+            with suppress(FileNotFoundError):  # a link that leads nowhere
+                found = path.stat()
+                if not S_ISFIFO(found.st_mode):
+                    yield str(path.relative_to(root)), str(found.st_size), found.st_mtime_ns
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def stale_check(

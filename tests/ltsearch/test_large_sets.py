@@ -95,7 +95,7 @@ def numbers(folder: Path) -> list[dict[str, float]]:
     [
         ({"name": "imagenet_lt"}, ("map", "files", "pack")),
         ({"name": "imagenet_lt", "aspect": "whole"}, ("files", "pack")),
-        ({"name": "parquet", "path": "table", "on_disk": True}, ("pack",)),
+        ({"name": "parquet", "path": "table", "on_disk": True}, ("map", "pack")),
     ],
 )
 def test_the_same_numbers_however_images_are_kept(

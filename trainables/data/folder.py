@@ -48,7 +48,7 @@ def read(config: DataConfig, root: Path, images: Kept = "map") -> Source:
             decoded = [decode(_content(file), config.resize, str(file)) for file in files]
             return Part(stack(decoded, str(folder / place)), labels)
         paths = [str(file.relative_to(folder)) for file in files]
-        found, content = keep(Files(folder, paths), labels, config, images, folder, name)
+        found, content = keep(Files(folder, paths), config, images, folder, name)
         digest.update(content.encode() + labels.tobytes())
         return Part(found, labels)
 

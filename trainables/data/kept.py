@@ -17,21 +17,26 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from trainables.data import pack
 from trainables.data.on_disk import Contents, EncodedImages, MappedImages, open_images
-from trainables.data.pack import Pack, pack
+from trainables.data.pack import Pack
 from trainables.errors import DataError
 from trainables.files import write_text
 
 if TYPE_CHECKING:
     from trainables.config import DataConfig
-    from trainables.data.source import Labels
 
 Kept = Literal["map", "files", "pack"]
 STEP = 1024  # images that are decoded at a time, and after which a run that was killed goes on
 
 
+NO_WINDOWS = (
+    "data.aspect = whole cuts out of whole pictures, which a map has not: set resources.images to files or pack"
+)
+
+
 def keep(
-    contents: Contents, labels: Labels, config: DataConfig, images: Kept, folder: Path, part: str
+    contents: Contents, config: DataConfig, images: Kept, folder: Path, part: str
 ) -> tuple[MappedImages | EncodedImages, str]:
     """The images of a part, kept as asked below the set's ``folder``, and a hash of their names and sizes.
 
@@ -43,26 +48,26 @@ def keep(
             f"{config.path or config.name}: its images have different sizes; set data.image_size (and data.store_size)"
         )
     if images == "map" and config.whole:
+        raise DataError(NO_WINDOWS)
+    if images == "map" and config.unreadable == "skip":
         raise DataError(
-            "data.aspect = whole cuts out of whole pictures, which a map has not: set resources.images to files or pack"
+            "data.unreadable = skip is decided image by image while training, and a map is decoded before: set "
+            "resources.images to files or pack"
         )
     names = [contents.name(number) for number in range(len(contents))]
-    skip = config.unreadable == "skip" and part == "train"
-    listed = hashlib.sha256("\n".join([resize.name, *names, *(["skip"] if skip else [])]).encode()).hexdigest()
-    stand_ins = labels if skip else None
-    found: MappedImages | EncodedImages
+    known = [contents.version] if contents.version else []
+    listed = _hash([resize.name, *known, *names])
     if images == "map":
         target = folder / f"cache-{resize.name}" / f"{part}.npy"
-        sizes = _mapped(EncodedImages(contents, resize, stand_ins), target, part, listed)
-        found = open_images(target)
-    elif images == "pack":
-        packed = _packed(contents, folder / "pack", part, hashlib.sha256("\n".join(names).encode()).hexdigest())
-        sizes = packed.sizes(part)
-        found = EncodedImages(packed, resize, stand_ins)
-    else:
-        sizes = contents.sizes(part)
-        found = EncodedImages(contents, resize, stand_ins)
-    return found, f"{listed}{sizes}"
+        sizes = _mapped(EncodedImages(contents, resize), target, part, listed)
+        return open_images(target), f"{listed}{sizes}"
+    if images == "pack":
+        contents = _packed(contents, folder / "pack", part, _hash([*known, *names]))
+    return EncodedImages(contents, resize), f"{listed}{contents.sizes(part)}"
+
+
+def _hash(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 @contextmanager
@@ -75,18 +80,20 @@ def _alone(target: Path, what: str) -> Iterator[None]:
             yield
     except OSError as error:
         raise DataError(
-            f"{target}: {what} cannot be kept there ({error.strerror or error}); make room, copy the data set to a folder that "
-            "can be written, or let images be decoded from where they are with `resources.images: files`"
+            f"{target}: {what} cannot be kept there ({error.strerror or error}); make room, copy the data set to a folder "
+            "that can be written, or let images be decoded from files of their own, if they have them, with "
+            "`resources.images: files`"
         ) from None
 
 
 def _packed(contents: Contents, folder: Path, part: str, listed: str) -> Pack:
-    found = Pack(folder, part)
-    if len(found) != len(contents) or {names for names, _ in found.stamps()} != {listed}:
-        with _alone(folder / part, f"the pack of {len(contents)} images"):
-            pack(contents, folder, part, listed)
-        found = Pack(folder, part)
-    return found
+    """The pack, once all of it is there."""
+    if (found := pack.find(folder, part, listed, len(contents))) is not None:
+        return found
+    sizes = contents.sizes(part)
+    with _alone(folder / part, f"the pack of {len(contents)} images"):
+        found = pack.find(folder, part, listed, len(contents))
+        return found or pack.make(contents, folder, part, pack.Stamp(listed, sizes, len(contents)))
 
 
 def _mapped(images: EncodedImages, target: Path, part: str, listed: str) -> str:
@@ -121,6 +128,8 @@ def _decode_all(images: EncodedImages, target: Path, listed: str) -> None:
     if not done:
         progress.unlink(missing_ok=True)  # it speaks of what is written over now
     rows = np.lib.format.open_memmap(part, "r+" if done else "w+", np.uint8, None if done else images.shape)
+    with open(part, "r+b") as file:  # where a full disk says so: in a page that is written to, it ends the process
+        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
     for start in range(done, len(images), STEP):
         rows[start : start + STEP] = images[start : start + STEP]
         rows.flush()

@@ -75,7 +75,7 @@ def read(config: DataConfig, root: Path, images: Kept = "map") -> Source:
     parts: dict[str, Part] = {}
     for part, file in files.items():
         paths, labels = _entries(file)
-        found, content = keep(Files(folder, paths), labels, config, images, folder, part)
+        found, content = keep(Files(folder, paths), config, images, folder, part)
         parts[part] = Part(found, labels)
         digest.update(content.encode() + labels.tobytes())
     classes = 1 + max(int(part.labels.max()) for part in parts.values())

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables import sampling
-from trainables.data.on_disk import take
+from trainables.data.kept import NO_WINDOWS
+from trainables.data.on_disk import MappedImages, take
 from trainables.data.source import Part, Source
 from trainables.errors import DataError
 
@@ -67,6 +68,8 @@ def split(config: DataConfig, source: Source) -> TrialData:
 
     Raises ``DataError`` if a class has too few images, is not known, or a shot group is empty.
     """
+    if config.whole and isinstance(source.train.images, MappedImages):
+        raise DataError(NO_WINDOWS)
     if config.classes:
         source = _only(source, config.classes)
     labels, classes = source.train.labels, len(source.class_names)
@@ -104,7 +107,9 @@ def split(config: DataConfig, source: Source) -> TrialData:
     found = TrialData(
         name=source.name,
         class_names=source.class_names,
-        train=Part(take(source.train.images, index), labels[index]),
+        train=Part(
+            take(source.train.images, index, labels[index] if config.unreadable == "skip" else None), labels[index]
+        ),
         evaluation=evaluation,
         split=name,
         class_counts=np.asarray([len(i) for i in train_index], np.int64),

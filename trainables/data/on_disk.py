@@ -6,9 +6,10 @@ a pack (``Contents``), from which ``EncodedImages`` decodes them to the same pix
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from trainables.data.source import BrokenImage, Images, Labels, as_pixels, open_picture, resized
 from trainables.errors import DataError
+from trainables.files import encodable, raw
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,11 +54,16 @@ def open_images(path: str | Path) -> MappedImages:
 class Contents(Protocol):
     """Encoded images by number."""
 
+    version: str  # what tells these contents from others of the same names; empty where names do
+
     def __len__(self) -> int:
         """How many."""
 
     def name(self, number: int) -> str:
-        """What a message calls one of them, and what it is known by."""
+        """What one of them is known by, wherever the set lies."""
+
+    def where(self, number: int) -> str:
+        """What a message calls one of them."""
 
     def content(self, number: int) -> bytes:
         """One of them as it is encoded; raises ``DataError`` naming it."""
@@ -68,8 +75,17 @@ class Contents(Protocol):
 class Files:
     """Images in files of their own, under paths below a folder."""
 
+    version = ""
+
     def __init__(self, folder: Path, paths: Iterable[str]) -> None:
-        """Paths as bytes in one array: half a million of them are sent to every trial."""
+        """Paths as bytes in one array: half a million of them are sent to every trial.
+
+        Raises ``DataError`` for a path that is not UTF-8.
+        """
+        paths = list(paths)
+        for path in paths:
+            if not encodable(path):
+                raise DataError(f"{folder}: the file name {raw(path)} is not UTF-8; rename it")
         self.folder, self.paths = folder, np.asarray([path.encode() for path in paths])
 
     def __len__(self) -> int:
@@ -79,6 +95,10 @@ class Files:
     def name(self, number: int) -> str:
         """The path below the folder."""
         return bytes(self.paths[number]).decode()
+
+    def where(self, number: int) -> str:
+        """The path."""
+        return str(self.folder / self.name(number))
 
     def content(self, number: int) -> bytes:
         """Raises ``DataError`` if the file cannot be read."""
@@ -107,21 +127,19 @@ class Files:
 
 def hash_of(sizes: Sequence[int]) -> str:
     """Of the sizes of all images of a part."""
-    import hashlib
-
     return hashlib.sha256(np.asarray(sizes, np.int64).tobytes()).hexdigest()
+
+
+# By place among the images asked for: numbers of those that may stand in for it, of which the first that is readable does.
+StandIns = Callable[[int], Iterator[int]]
 
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """Encoded images, decoded whenever they are indexed, with the same pixels as a map of them has.
-
-    ``labels`` are there if the class's next image is to stand in for one that is broken.
-    """
+    """Encoded images, decoded whenever they are indexed, with the same pixels as a map of them has."""
 
     contents: Contents
     resize: Resize
-    labels: Labels | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -135,39 +153,40 @@ class EncodedImages:
     def __getitem__(self, at: Any) -> Images:
         """The images at these positions; raises ``DataError`` naming one that cannot be read."""
         numbers = np.arange(len(self))[at]
-        if numbers.ndim == 0:
-            return as_pixels(resized(self._picture(int(numbers)), self.resize))
+        return self.squares(numbers) if numbers.ndim else self.squares(numbers[None])[0]
+
+    def squares(self, numbers: NDArray[np.int64], stand_ins: StandIns | None = None) -> Images:
+        """Images as they are kept, ``[n, 3, H, W]``; raises ``DataError`` naming one that cannot be read."""
         out = np.empty((len(numbers), *self.shape[1:]), np.uint8)
 
         def decode(place: int) -> None:
-            out[place] = as_pixels(resized(self._picture(int(numbers[place])), self.resize))
+            out[place] = as_pixels(resized(self._picture(numbers, place, stand_ins), self.resize))
 
         list(decoders().map(decode, range(len(numbers))))
         return out
 
-    def pictures(self, numbers: NDArray[np.int64]) -> list[Image]:
+    def pictures(self, numbers: NDArray[np.int64], stand_ins: StandIns | None = None) -> list[Image]:
         """Whole pictures of whatever sizes; raises ``DataError`` naming one that cannot be read."""
-        return list(decoders().map(self._picture, numbers.tolist()))
+        return list(decoders().map(lambda place: self._picture(numbers, place, stand_ins), range(len(numbers))))
 
-    def _picture(self, number: int) -> Image:
+    def _picture(self, numbers: NDArray[np.int64], place: int, stand_ins: StandIns | None) -> Image:
         try:
-            return open_picture(self.contents.content(number), self._where(number))
+            return self._open(int(numbers[place]))
         except BrokenImage as error:
-            if self.labels is None:
+            if stand_ins is None:
                 raise
-            _log.warning("%s: the next image of its class stands in for it", error)
             broken = error
-        same = np.flatnonzero(self.labels == self.labels[number])
-        for other in np.roll(same, -1 - int(np.searchsorted(same, number)))[:-1].tolist():
+        for number in stand_ins(place):
             try:
-                return open_picture(self.contents.content(other), self._where(other))
+                picture = self._open(number)
             except BrokenImage:
                 continue
-        raise DataError(f"{broken}: nor is there a readable image of its class, {int(self.labels[number])}")
+            _log.warning("%s: %s stands in for it", broken, self.contents.name(number))
+            return picture
+        raise DataError(f"{broken}: nor is there a readable training image of its class")
 
-    def _where(self, number: int) -> str:
-        folder = getattr(self.contents, "folder", None)
-        return str(folder / self.contents.name(number)) if folder is not None else self.contents.name(number)
+    def _open(self, number: int) -> Image:
+        return open_picture(self.contents.content(number), self.contents.where(number))
 
 
 @cache
@@ -182,6 +201,7 @@ class Rows:
 
     images: MappedImages | EncodedImages
     index: Any  # int64 [N]
+    labels: Labels | None = None  # [N], if the next of these images of its class is to stand in for one that is broken
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -194,16 +214,36 @@ class Rows:
 
     def __getitem__(self, at: Any) -> Images:
         """Copies of the images at these positions."""
-        return np.array(self.images[self.index[at]])
+        if isinstance(self.images, MappedImages):
+            return np.array(self.images[self.index[at]])
+        places = np.arange(len(self))[at]
+        found = self.images.squares(self.index[np.atleast_1d(places)], self._stand_ins(np.atleast_1d(places)))
+        return found if places.ndim else found[0]
 
     def pictures(self, at: Any) -> list[Image]:
         """As ``EncodedImages.pictures``."""
-        assert isinstance(self.images, EncodedImages)  # data.aspect = whole has no map
-        return self.images.pictures(self.index[at])
+        assert isinstance(self.images, EncodedImages)  # a rule of `longtail.split`
+        return self.images.pictures(self.index[at], self._stand_ins(at))
+
+    def _stand_ins(self, places: NDArray[np.int64]) -> StandIns | None:
+        labels = self.labels
+        if labels is None:
+            return None
+
+        def following(place: int) -> Iterator[int]:
+            mine = int(places[place])
+            same = np.flatnonzero(labels == labels[mine])
+            for other in np.roll(same, -1 - int(np.searchsorted(same, mine)))[:-1].tolist():
+                yield int(self.index[other])
+
+        return following
 
 
-def take(images: Images | Rows | EncodedImages, index: Any) -> Images | Rows:
-    """Images by number: copied, or of those on disk remembered."""
+def take(
+    images: Images | Rows | MappedImages | EncodedImages, index: Any, labels: Labels | None = None
+) -> Images | Rows:
+    """Images by number: copied, or of those on disk remembered; ``labels`` as those of ``Rows``."""
     if isinstance(images, Rows):
-        return Rows(images.images, images.index[index])
-    return Rows(images, index) if isinstance(images, MappedImages | EncodedImages) else images[index]
+        mine = images.labels[index] if images.labels is not None else None
+        return Rows(images.images, images.index[index], mine)
+    return Rows(images, index, labels) if isinstance(images, MappedImages | EncodedImages) else images[index]

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +35,9 @@ def read(config: DataConfig, root: Path, images: Kept = "map") -> Source:
 
     def on_disk(part: str, files: list[Path], names: tuple[str, ...] | None) -> Part:
         labels = np.concatenate([_labels(file, names) for file in files])
-        found, content = keep(ParquetImages(folder, files), labels, config, images, folder, part)
+        if not len(labels):
+            raise DataError(f"{', '.join(map(str, files))}: no rows")
+        found, content = keep(ParquetImages(folder, files, labels), config, images, folder, part)
         digest.update(content.encode() + labels.tobytes())
         return Part(found, labels)
 
@@ -236,9 +239,14 @@ def _labels(file: Path, names: tuple[str, ...] | None) -> Labels:
 class ParquetImages:
     """The encoded images of Parquet files, for going through them once in their order: a row group is read at a time."""
 
-    def __init__(self, folder: Path, files: list[Path]) -> None:
-        """Look at the files' footers only."""
+    def __init__(self, folder: Path, files: list[Path], labels: Labels) -> None:
+        """Look at the files' footers only: they, sizes and labels tell these files from others of the same names."""
         self.folder, self.files = folder, files
+        digest = hashlib.sha256(labels.tobytes())
+        for file in files:
+            digest.update(f"{file.stat().st_size} {file.relative_to(folder)}".encode() + _footer(file))
+        self.version = digest.hexdigest()
+        self._lock = Lock()  # the decoders ask for the same row group at once
         groups, rows = [], [0]
         for file in files:
             footer = pq.read_metadata(file)
@@ -258,11 +266,16 @@ class ParquetImages:
         file, _, _ = self._group(number)
         return f"{file.relative_to(self.folder)}, row {number - self._starts[file]}"
 
+    def where(self, number: int) -> str:
+        """The file, and the row."""
+        return str(self.folder / self.name(number))
+
     def content(self, number: int) -> bytes:
         """Raises ``DataError`` if the row holds none."""
         file, group, first = self._group(number)
-        column, cells = self._read(file, group)
-        return _bytes(cells[number - first].as_py(), str(self.folder / self.name(number)), column)
+        with self._lock:
+            column, cells = self._read(file, group)
+        return _bytes(cells[number - first].as_py(), self.where(number), column)
 
     def sizes(self, part: str) -> str:
         """Of the files."""
@@ -271,6 +284,15 @@ class ParquetImages:
     def _group(self, number: int) -> tuple[Path, int, int]:
         """File, row group in it, and number of the group's first image."""
         return self._groups[int(np.searchsorted(self._rows, number, side="right")) - 1]
+
+
+def _footer(file: Path) -> bytes:
+    """What a Parquet file says of its columns: it ends with its footer, the footer's length, and a mark."""
+    with open(file, "rb") as content:
+        content.seek(-8, os.SEEK_END)
+        length = int.from_bytes(content.read(4), "little")
+        content.seek(-8 - length, os.SEEK_END)
+        return content.read(length)
 
 
 def _row_group(file: Path, group: int) -> tuple[str, Any]:
