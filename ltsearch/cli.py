@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 from ltsearch import join, sweep
-from ltsearch.cluster import ray_cluster
+from ltsearch.cluster import ray_cluster, slurm
 from ltsearch.exit_codes import DONE, MEANING, exit_code
 from ltsearch.show import status
 from ltsearch.show.cell import describe
@@ -115,13 +115,21 @@ def _run(args: argparse.Namespace) -> int:
             return _on_cluster(args)
         case "status":
             name, folder = _sweep(args)
-            print(status.render(_known(name, folder)))
+            queued = slurm.jobs(name) if slurm.known(name) else []
+            if not queued or status.read(folder) is not None:
+                print(status.render(_known(name, folder)))
+            for number, state in queued:
+                print(f"  job {number} of Slurm: {state.lower()}")
         case "change":
             _change(args)
         case "stop":
             name, folder = _sweep(args)
-            _known(name, folder)
-            stop(name, folder)
+            if slurm.known(name) and slurm.jobs(name):
+                slurm.stop(name)
+                print(f"{name}: its jobs have left Slurm's queue; the same command goes on")
+            else:
+                _known(name, folder)
+                stop(name, folder)
     return DONE
 
 

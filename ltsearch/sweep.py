@@ -45,6 +45,10 @@ def main(argv: list[str] | None = None) -> int:
     """The command; an exit code (``exit_codes``)."""
     args = parser().parse_args(argv)
     choice, options = typed(args)
+    if args.dry_run and args.slurm is None:
+        return exit_code(lambda: refuse("--dry-run writes what --slurm would submit: name a site's file with --slurm"))
+    if args.slurm is not None:
+        return exit_code(lambda: to_slurm(args.slurm, choice, options, plan=args.plan, dry_run=args.dry_run))
     return exit_code(lambda: command(choice, options, plan=args.plan, price=args.costs))
 
 
@@ -79,6 +83,10 @@ def parser(prog: str = "python -m ltsearch.sweep", *, add_help: bool = True) -> 
     where.add_argument("--local", action="store_true", help="stay on this machine, whatever cluster is up")
     joined = "a Ray cluster to join (default: the one whose head this is): auto, or host:6379"
     where.add_argument("--address", help=joined)
+    where.add_argument("--slurm", type=Path, metavar="FILE", help="submit it to Slurm, as this file says")
+    where.add_argument(
+        "--dry-run", action="store_true", help="with --slurm: write the job's script, and do not submit it"
+    )
     where.add_argument("--max-concurrent", type=int, metavar="N", help="trials at once")
     places = p.add_argument_group("where things lie")
     cells = f"where cells live: a folder or s3://… (default: {STORAGE_VARIABLE} or ./store)"
@@ -114,6 +122,32 @@ def command(choice: Choice, options: RunOptions, *, plan: bool = False, price: b
             return remote.run(target, choice, options, choice.load())
     with terminable():
         return sweep(choice.load(), options)
+
+
+def to_slurm(file: Path, choice: Choice, options: RunOptions, *, plan: bool = False, dry_run: bool = False) -> int:
+    """Submit the sweep to Slurm, or only print or write what would be; raises ``UserError`` before anything is written."""
+    from ltsearch.cluster import slurm
+
+    preflight.words(choice, options)
+    if options.address or options.cluster or options.local:
+        raise UserError("--slurm runs the sweep in a job of its own: leave --address, --cluster and --local out")
+    loaded, site = choice.load(), slurm.read_site(file)
+    granted = [{"CPU": float(site.cpus_per_node), "GPU": float(site.gpus_per_node)}]
+    placement.check(loaded.spec.resources, granted * (site.nodes if site.mode == "allocation" else 1))
+    made, store = make_plan(loaded), CellStore(storage_root(options.storage))
+    preflight.places(made, store, sources.data_root(options.data_root), options.tracking_uri)
+    if plan:
+        print(slurm.script(site, loaded.sweep, (slurm.FOLDER / loaded.sweep).absolute()))
+    elif dry_run:
+        print(f"{slurm.write(file, site, loaded.sweep, choice, options)}: written; `sbatch` submits it")
+    else:
+        print(slurm.submit(file, site, loaded.sweep, choice, options))
+    return DONE
+
+
+def refuse(why: str) -> int:
+    """Raises ``UserError``."""
+    raise UserError(why)
 
 
 @contextmanager

@@ -67,8 +67,10 @@ def _cpu() -> str:
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may use, which in a container are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPUs that this process may use, which in a container, or a job of Slurm's, are fewer than the machine has."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    granted = os.environ.get("SLURM_CPUS_ON_NODE", "") if "SLURM_JOB_ID" in os.environ else ""
+    return min(here, int(granted)) if granted.isdigit() and int(granted) else here
 
 
 def gpu_names() -> list[str]:

@@ -1,0 +1,253 @@
+"""What runs in a job of Slurm: ``run JOB.json`` in its first process, ``node …`` on every node of an allocation.
+
+A job stays to itself: its Ray has a folder, ports and a token of its own, CPUs and GPUs as Slurm granted them, and its
+processes are ended by their numbers. Shortly before the job's time is over, by the clock and not by a signal, the sweep is
+ended as by Ctrl-C, and the next job is submitted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ltsearch.cluster import ray_cluster
+from ltsearch.cluster.slurm import JobFile, slurm
+from ltsearch.exit_codes import INTERRUPTED
+from trainables.errors import UserError
+
+RESTARTS = "LTSEARCH_SLURM_RESTARTS"  # how many jobs came before this one because of time
+START_SECONDS = 120.0  # until Ray's head must answer
+JOIN_SECONDS = 60.0  # until the nodes of an allocation must have joined
+END_SECONDS = 15.0  # until a process that was told to end is killed
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command; the sweep's exit code."""
+    match argv:
+        case ["run", file]:
+            return run(JobFile(**json.loads(Path(file).read_text())))
+        case ["node", address, *head]:
+            return node(address, head=bool(head))
+    raise SystemExit("python -m ltsearch.cluster.slurm_job run JOB.json | node ADDRESS [head]")
+
+
+def run(job: JobFile) -> int:
+    """Run the sweep, or a part of it, within this job's time."""
+    left = seconds_left()
+    deadline = time.monotonic() + left - job.margin_seconds if left is not None else float("inf")
+    if left is not None and left <= job.margin_seconds:
+        print(
+            f"the job has {left:.0f} s, and margin_minutes asks for {job.margin_seconds:.0f}: nothing is begun",
+            flush=True,
+        )
+        return 1
+    wanted = Stop()
+    restarts = int(os.environ.get(RESTARTS, "0"))
+    with private_folder(), workplace(job) as where:
+        driver = subprocess.Popen([*job.command, "-m", *_words(job, restarts), *where], start_new_session=True)
+        print(f"job {os.environ['SLURM_JOB_ID']} on {socket.gethostname()}: process {driver.pid}", flush=True)
+        told = False
+        while driver.poll() is None:
+            out_of_time = time.monotonic() > deadline
+            if (out_of_time or wanted.asked) and not told:
+                print("the job's time is nearly over" if out_of_time else "asked to stop", flush=True)
+                driver.send_signal(signal.SIGTERM)
+                told = True
+            time.sleep(0.2)
+    code = driver.returncode
+    if told and not wanted.asked and code == INTERRUPTED:
+        follow(job, restarts)
+    return code if code >= 0 else 128 - code
+
+
+class Stop:
+    """Was the job told to end?"""
+
+    def __init__(self) -> None:
+        """Listen."""
+        self.asked = False
+        signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
+
+
+def _words(job: JobFile, restarts: int) -> list[str]:
+    """The module and its words; all but the first job of an array join."""
+    if os.environ.get("SLURM_ARRAY_TASK_ID", "0") != "0":
+        return ["ltsearch", "join", *job.join]
+    return [
+        "ltsearch.sweep",
+        *(job.again if restarts or int(os.environ.get("SLURM_RESTART_COUNT", "0")) else job.sweep),
+    ]
+
+
+def follow(job: JobFile, restarts: int) -> None:
+    """Submit the next job, of the same place in the array."""
+    if restarts >= job.restarts:
+        print(
+            f"restarts = {job.restarts} is used up: no other job follows; `ltsearch sweep` with --slurm goes on",
+            flush=True,
+        )
+        return
+    task = os.environ.get("SLURM_ARRAY_TASK_ID")
+    where = [f"--array={task}"] if task is not None else []
+    done = slurm(["sbatch", "--parsable", f"--export=ALL,{RESTARTS}={restarts + 1}", *where, job.script])
+    print(
+        f"followed by job {done.stdout.strip()}" if done.returncode == 0 else f"no job follows: {done.stderr}",
+        flush=True,
+    )
+
+
+def seconds_left() -> float | None:
+    """Until Slurm ends this job; None without a limit."""
+    text = slurm(["squeue", "--noheader", "--format=%L", f"--jobs={_number()}"]).stdout.strip()
+    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
+def _number() -> str:
+    task = os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{task}" if task is not None else os.environ["SLURM_JOB_ID"]
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """Ray's folder on this node, of this job alone; its path is short, since sockets lie in it."""
+    folder = Path(f"/tmp/lts-{os.environ['SLURM_JOB_ID']}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    os.environ["RAY_TMPDIR"] = str(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def workplace(job: JobFile) -> Iterator[list[str]]:
+    """Words that tell the sweep where to run: on this node, or on a Ray cluster over the nodes of the allocation."""
+    if job.mode == "array":
+        yield [] if os.environ.get("SLURM_ARRAY_TASK_ID", "0") != "0" else ["--local"]
+        return
+    names = slurm(["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]]).stdout.split()
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    others = [name for name in names if name != os.environ.get("SLURMD_NODENAME", names[0])]
+    address = f"{_own_address(others)}:{_free_port()}"
+    command = [*job.command, "-m", "ltsearch.cluster.slurm_job", "node", address]
+    processes = [subprocess.Popen([*command, "head"], start_new_session=True)]
+    try:
+        _wait(address, processes[0])
+        # A step each: the loss of one node ends no other's.
+        shell = f"{job.setup}\nexec {shlex.join(command)}"
+        cpus = os.environ.get("SLURM_CPUS_PER_TASK", "1")
+        for name in others:
+            step = ["srun", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={name}", f"--cpus-per-task={cpus}"]
+            processes.append(subprocess.Popen([*step, "bash", "-c", shell], start_new_session=True))
+        _gather(address, len(names))
+        yield ["--address", address]
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def node(address: str, *, head: bool) -> int:
+    """Ray on this node, until it is told to end; raises nothing: what is wrong is in its output."""
+    host, _, port = address.rpartition(":")
+    gpus = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one.strip()]
+    words = [
+        f"--num-cpus={os.environ.get('SLURM_CPUS_ON_NODE', '1')}",
+        f"--num-gpus={len(gpus)}",
+        # Ports that the system has free: another Ray on this node keeps its own.
+        "--min-worker-port=0",
+        "--max-worker-port=0",
+        f"--dashboard-agent-listen-port={_free_port()}",
+        "--disable-usage-stats",
+        "--block",
+    ]
+    if head:
+        words += ["--head", f"--node-ip-address={host}", f"--port={port}", "--include-dashboard=false"]
+        words += [f"--ray-client-server-port={_free_port()}", f"--temp-dir={os.environ['RAY_TMPDIR']}"]
+    else:
+        words += [f"--address={address}"]
+    with private_folder() as folder, open(folder / "start.log", "wb") as log:
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *words]
+        ray = subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log)
+        wanted = Stop()
+        while ray.poll() is None and not wanted.asked:
+            time.sleep(0.2)
+        if not wanted.asked:
+            print((folder / "start.log").read_text(errors="replace"), flush=True)
+        ray.terminate()  # it ends what it has started
+        try:
+            return ray.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(ray.pid, signal.SIGKILL)
+            return 1
+
+
+def _own_address(others: Sequence[str]) -> str:
+    """This node's address as the others see it."""
+    if not others:
+        return "127.0.0.1"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((others[0], 9))  # sends nothing
+        return str(probe.getsockname()[0])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait(address: str, head: subprocess.Popen[bytes]) -> None:
+    """Until Ray's head takes connections; raises ``SystemExit`` if it does not."""
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and head.poll() is None:
+        try:
+            with socket.create_connection((host, int(port)), 1):
+                return
+        except OSError:
+            time.sleep(0.5)
+    raise SystemExit(f"Ray's head does not answer at {address} within {START_SECONDS:g} s; see its words above")
+
+
+def _gather(address: str, nodes: int) -> None:
+    """Until all nodes have joined; the sweep begins without those that have not in time, and takes them when they come."""
+    deadline = time.monotonic() + JOIN_SECONDS
+    there = 0
+    while there < nodes and time.monotonic() < deadline:
+        with suppress(UserError):
+            there = len(ray_cluster.look(address)[1])
+        time.sleep(0.5)
+    if there < nodes:
+        print(
+            f"{there} of {nodes} nodes have joined after {JOIN_SECONDS:g} s; is every port open between them?",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,153 @@
+"""A real Slurm of three nodes: both modes, a time limit, a lost node, ``scancel``; and what it refuses."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ltsearch.store.cells import CellStore
+from tests.cluster.slurm_site import Site, missing
+from tests.ltsearch.helpers import sweep
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(missing() is not None, reason=missing() or ""),
+]
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    with Site() as running:
+        yield running
+
+
+def study(name: str, seeds: int, epochs: int) -> dict[str, Any]:
+    """Real training on digits: CE and BSCE."""
+    return {
+        "name": name,
+        "question": "The same numbers in jobs of Slurm?",
+        "base": {
+            "data": {"name": "digits", "imbalance": {"factor": 10}, "data_ratio": 0.5},
+            "model": {"backbone": "resnet8"},
+            "method": {"name": "ce"},
+            "training": {"epochs": epochs, "batch_size": 32},
+        },
+        "seeds": seeds,
+        "ablation": {
+            "reference": "CE",
+            "rows": [{"name": "CE"}, {"name": "BSCE", "set": {"method": {"name": "bsce"}}}],
+        },
+    }
+
+
+def put(site: Site, tree: dict[str, Any], **words: Any) -> str:
+    """Study and site in the shared folder; the words that submit."""
+    (site.work / f"{tree['name']}.yaml").write_text(yaml.safe_dump(tree))
+    (site.work / "site.yaml").write_text(yaml.safe_dump({"cpus_per_node": 2, "time": "10", **words}))
+    return f"{sys.executable} -m ltsearch sweep {tree['name']}.yaml --slurm site.yaml"
+
+
+def numbers(folder: Path) -> dict[str, Any]:
+    """By cell: status, and accuracies and losses of every epoch."""
+    store = CellStore(folder / "store")
+    found = {}
+    for path in (folder / "store" / "cells").glob("*/record.json"):
+        record = store.read(path.parent.name)
+        assert record is not None
+        told = [
+            {k: v for k, v in epoch.metrics.items() if k.startswith(("test/", "train/loss"))}
+            for epoch in record.history
+        ]
+        found[record.cell] = (str(record.status), told)
+    return found
+
+
+def logs(site: Site, name: str) -> str:
+    return "\n".join(log.read_text() for log in sorted((site.work / "slurm" / name).glob("*.log")))
+
+
+def cells(site: Site, tree: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """What a run on this machine alone has, of the cells of a study."""
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    done = sweep(tmp_path, str(path), "--local")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return numbers(tmp_path)
+
+
+def test_an_array_shares_the_cells_and_bears_a_lost_node(site: Site, tmp_path: Path) -> None:
+    """Jobs of one node each; the node of one that helps loses its power, and its cell and its job go on elsewhere."""
+    tree = study("array", seeds=5, epochs=40)
+    submit = put(site, tree, mode="array", nodes=3)
+    said = site.run(submit)
+    assert "array: job 1 of Slurm" in said or re.search(r"array: job \d+ of Slurm", said), said
+    site.wait_for(
+        lambda: logs(site, "array").count("joined; ") == 2 and "start  " in logs(site, "array"), 240, "helpers"
+    )
+    assert "is in Slurm's queue already: job" in site.run(submit)
+    assert "of Slurm: running" in site.run(f"{sys.executable} -m ltsearch status array.yaml")
+    where = dict(line.split() for line in site.run("squeue -h -r -n ltsearch-array -o '%K %N'").splitlines())
+    lost = next(node for node in site.nodes if node.name == where["1"])
+    lost.power_off()
+    site.wait_for(lambda: not site.run("squeue -h").strip(), 420, "empty queue")
+    lost.power_on()
+    site.boot(lost)
+    here = cells(site, tree, tmp_path)
+    found = numbers(site.work)
+    assert {cell: found[cell] for cell in here} == here and len(here) == 10
+    assert (site.work / "results" / "array" / "report.md").is_file()
+    assert not site.left()
+
+
+def test_an_allocation_goes_on_after_its_time_is_over(site: Site, tmp_path: Path) -> None:
+    """Two nodes and three minutes, half of which are kept for the end: the sweep goes on in the jobs that follow."""
+    site.wait_for(lambda: "down" not in site.run("sinfo -h -o %t"), 120, "nodes that are up")
+    tree = study("allocation", seeds=2, epochs=1000)
+    site.run(put(site, tree, mode="allocation", nodes=2, time="3", margin_minutes=1.5))
+    site.wait_for(lambda: "followed by job" in logs(site, "allocation"), 240, "job that follows")
+    site.wait_for(lambda: not site.run("squeue -h").strip(), 600, "empty queue")
+    output = logs(site, "allocation")
+    assert "the job's time is nearly over" in output and "2 nodes (4 CPUs, 0 GPUs)" in output, output
+    here = cells(site, tree, tmp_path)
+    found = numbers(site.work)
+    assert {cell: found[cell] for cell in here} == here and len(here) == 4
+    assert not site.left()
+
+
+def test_stop_and_scancel_leave_nothing(site: Site) -> None:
+    tree = study("stopped", seeds=3, epochs=3000)
+    submit = put(site, tree, mode="allocation", nodes=2)
+    for end in (f"{sys.executable} -m ltsearch stop stopped.yaml", "scancel --name=ltsearch-stopped"):
+        said = site.run(submit)
+        number = re.findall(r"job (\d+)", said)[0]
+        log = site.work / "slurm" / "stopped" / f"{number}.log"
+        site.wait_for(lambda log=log: log.exists() and "start  " in log.read_text(), 120, "start of a trial")
+        site.run(end)
+        site.wait_for(lambda: not site.run("squeue -h").strip() and not site.left(), 90, "end of everything")
+        assert "followed by job" not in log.read_text()
+        assert not [node for node in site.nodes if node.run("ls -d /tmp/lts-*").returncode == 0]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"partition": "gpu"}, r"site\.yaml: Slurm refuses the job: .*partition.*; see its partition"),
+        ({"gpus_per_node": 2}, r"site\.yaml: Slurm refuses the job: .*; see its .*gpus_per_node"),
+        ({"cpus_per_node": 64}, r"site\.yaml: Slurm refuses the job: .*processors.*; see its cpus_per_node"),
+        ({"time": "a while"}, r"site\.yaml: Slurm refuses the job: .*time.*; see its time"),
+        ({"partitoin": "all"}, r"site\.yaml: unknown key 'partitoin'; did you mean 'partition'"),
+        ({"mode": "fleet"}, r"site\.yaml: mode"),
+    ],
+)
+def test_what_is_refused(site: Site, words: dict[str, Any], message: str) -> None:
+    tree = study("refused", seeds=1, epochs=2)
+    said = site.run(put(site, tree, **words) + "; echo exit $?")
+    assert re.search(message, said) and "exit 2" in said and "Traceback" not in said, said
+    assert not site.run("squeue -h").strip()
