@@ -60,6 +60,7 @@ class _Pictures(Dataset[tuple[Tensor, int]]):
 
 
 def run(quick: bool) -> list[Row]:
+    torch.set_num_threads(1)  # a trial that holds one CPU, as they do by default; images are decoded by all cores
     found = large_sets.caltech()
     if not found:
         return [Row("skipped", note="no caltech101/*.parquet below LTSEARCH_DATA")]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trainables import augmentation, draws, mixing, sampling
-from trainables.augmentation.pixels import normalize
+from trainables.augmentation.pixels import normalize, normalize_by_table
 from trainables.augmentation.policies import cut_copies
 from trainables.config import TrialConfig
 from trainables.data.longtail import TrialData
@@ -59,6 +59,8 @@ class Feed:
             if isinstance(data.train.images, Rows)
             else torch.from_numpy(np.ascontiguousarray(data.train.images)).to(device)
         )
+        alone = isinstance(self.images, Rows) and device.type == "cpu"
+        self.normalize = normalize_by_table if alone else normalize
         self.labels = torch.from_numpy(data.train.labels)
         self.labels_here = self.labels.to(device)
         a = config.augmentation
@@ -156,8 +158,9 @@ class Feed:
         key = self._key(epoch, image, occurrence)
         if not config.data.whole:
             pixels = self.method.pixels(pixels, labels, key).expand(len(self.policies), *[-1] * 4)
-        copies = torch.cat([self._copy(of_copy, key, copy) for copy, of_copy in enumerate(pixels)])
-        inputs = normalize(copies, self.mean, self.std, dtype=self.dtype).unflatten(0, (len(self.policies), len(at)))
+        copies = [self._copy(of_copy, key, copy) for copy, of_copy in enumerate(pixels)]
+        batch = torch.cat(copies) if len(copies) > 1 else copies[0]
+        inputs = self.normalize(batch, self.mean, self.std, dtype=self.dtype).unflatten(0, (len(copies), len(at)))
         partner_labels = coefficient = None
         if mix is not None:
             own_mix = mixing.Mix(*(values[step.own] for values in mix))

@@ -21,7 +21,7 @@ from trainables.augmentation import POLICIES, build
 from trainables.augmentation.geometry import Cutout, center_crop, choose, cutout
 from trainables.augmentation.operations import Entry, apply, compile_table, magnitude
 from trainables.augmentation.options import AugmentationConfig
-from trainables.augmentation.pixels import normalize
+from trainables.augmentation.pixels import normalize, normalize_by_table
 from trainables.augmentation.policies import AutoAugment, Chain, RandAugment
 
 LAST = 1 - 2.0**-24  # the largest uniform
@@ -491,4 +491,6 @@ def test_normalize(dtype: torch.dtype) -> None:
     assert torch.allclose(out.double(), expected, rtol=tolerance, atol=tolerance)
     assert out.dtype == dtype
     assert out.is_contiguous(memory_format=torch.channels_last)
+    looked_up = normalize_by_table(images, mean, std, dtype=dtype)
+    assert torch.equal(looked_up, out) and looked_up.stride() == out.stride() and looked_up.dtype == dtype
     assert torch.equal(images, before)
