@@ -24,9 +24,9 @@ from pathlib import Path
 
 from ltsearch.cluster import ray_cluster
 from ltsearch.cluster.slurm import JobFile, slurm
-from ltsearch.exit_codes import INTERRUPTED
 from trainables.errors import UserError
 
+INTERRUPTED = 130  # a sweep's exit code after SIGTERM; `exit_codes` comes after this room
 RESTARTS = "LTSEARCH_SLURM_RESTARTS"  # how many jobs came before this one because of time
 START_SECONDS = 120.0  # until Ray's head must answer
 JOIN_SECONDS = 60.0  # until the nodes of an allocation must have joined

@@ -146,6 +146,10 @@ def check_space(space: Mapping[str, Parameter]) -> None:
             if other not in space:
                 raise ValueError(f"search.space.{name}.when: {other!r} is not a parameter; known: {', '.join(space)}")
             possible = space[other].values()
+            if wanted == []:
+                raise ValueError(
+                    f"search.space.{name}.when: {other!r} must be one of no values; name some, or leave it out"
+                )
             for value in wanted if isinstance(wanted, list) else [wanted]:
                 if possible is not None and value not in possible:
                     raise ValueError(f"search.space.{name}.when: {other!r} never is {value!r}; it can be {possible}")

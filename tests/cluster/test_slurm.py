@@ -77,7 +77,7 @@ def cells(site: Site, tree: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     """What a run on this machine alone has, of the cells of a study."""
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(tree))
-    done = sweep(tmp_path, str(path), "--local")
+    done = sweep(tmp_path, str(path), "--local", timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return numbers(tmp_path)
 

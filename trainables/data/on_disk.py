@@ -10,11 +10,11 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from trainables.config import Resize
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class MappedImages(np.memmap):
@@ -162,12 +163,12 @@ class EncodedImages:
         def decode(place: int) -> None:
             out[place] = as_pixels(resized(self._picture(numbers, place, stand_ins), self.resize))
 
-        list(decoders().map(decode, range(len(numbers))))
+        each(decode, len(numbers))
         return out
 
     def pictures(self, numbers: NDArray[np.int64], stand_ins: StandIns | None = None) -> list[Image]:
         """Whole pictures of whatever sizes; raises ``DataError`` naming one that cannot be read."""
-        return list(decoders().map(lambda place: self._picture(numbers, place, stand_ins), range(len(numbers))))
+        return each(lambda place: self._picture(numbers, place, stand_ins), len(numbers))
 
     def _picture(self, numbers: NDArray[np.int64], place: int, stand_ins: StandIns | None) -> Image:
         try:
@@ -187,6 +188,17 @@ class EncodedImages:
 
     def _open(self, number: int) -> Image:
         return open_picture(self.contents.content(number), self.contents.where(number))
+
+
+def each(work: Callable[[int], T], count: int) -> list[T]:
+    """``work`` of 0, 1, … by the decoders; nothing of it goes on once this has returned or raised."""
+    futures = [decoders().submit(work, place) for place in range(count)]
+    try:
+        return [future.result() for future in futures]
+    finally:
+        for future in futures:
+            future.cancel()
+        wait(futures)
 
 
 @cache

@@ -23,6 +23,7 @@ from ltsearch.store.records import CellRecord, Status
 from ltsearch.study.spec import load
 from ltsearch.sweep import main
 from tests.ltsearch.helpers import study, write
+from trainables.data import source_key
 from trainables.errors import UserError
 
 
@@ -159,7 +160,7 @@ def check(tmp_path: Path, metric: str, digits: Any, space: dict[str, Any] | None
     tree["search"]["space"] |= space or {}
     plan = make_plan(load(write(tmp_path, tree)))
     assert plan.search_base is not None
-    outstanding.check_metrics(plan, {sources.key(plan.search_base.data): digits})
+    outstanding.check_metrics(plan, {source_key(plan.search_base.data): digits})
 
 
 def test_a_shot_group_that_has_no_class_is_no_metric(digits: Any, tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from ltsearch.plan import sources
 from ltsearch.plan.cells import Cell, make_cell
 from ltsearch.run.trial import CellTrial
 from ltsearch.store.cells import RECORD, CellStore
 from ltsearch.store.records import CellRecord, Status
 from tests.ltsearch.helpers import study
+from trainables.data import source_key
 
 
 def make(seed: int = 0, **over: Any) -> Cell:
@@ -31,7 +31,7 @@ def job(cell: Cell) -> dict[str, Any]:
 def begin(digits: Any, tmp_path: Path) -> Any:
     def made(cell: Cell) -> CellTrial:
         trial = CellTrial.__new__(CellTrial)
-        trial.setup(job(cell), {sources.key(cell.config.data): digits}, str(tmp_path), provenance={"host": "here"})
+        trial.setup(job(cell), {source_key(cell.config.data): digits}, str(tmp_path), provenance={"host": "here"})
         return trial
 
     return made

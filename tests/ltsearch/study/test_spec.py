@@ -67,6 +67,15 @@ def plan(tmp_path: Path, tree: dict[str, Any], **options: Any) -> Any:
         ({"search.trials": True}, "search.trials: true does not go here"),
         ({"search.space": {"method.beta": {"uniform": [0, 1], "when": {"y": 1}}}}, "'y' is not a parameter"),
         (
+            {
+                "search.space": {
+                    "a": {"choice": [1, 2], "keys": []},
+                    "method.beta": {"uniform": [0, 1], "when": {"a": []}},
+                }
+            },
+            "must be one of no values",
+        ),
+        (
             {"search.metrics": [{"name": "test/ensemble_top1"}]},
             "a search never sees the test set; use val/ensemble_top1",
         ),
