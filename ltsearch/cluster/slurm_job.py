@@ -161,8 +161,10 @@ def workplace(job: JobFile) -> Iterator[list[str]]:
         _gather(address, len(names))
         yield ["--address", address]
     finally:
-        for process in reversed(processes):
-            process.terminate()
+        # srun would kill its step: told by Slurm, Ray ends in order on the other nodes, and its folders go.
+        if len(processes) > 1:
+            slurm(["scancel", "--signal=TERM", os.environ["SLURM_JOB_ID"]])
+        processes[0].terminate()
         for process in processes:
             try:
                 process.wait(END_SECONDS)

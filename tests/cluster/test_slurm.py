@@ -132,7 +132,8 @@ def test_stop_and_scancel_leave_nothing(site: Site) -> None:
         site.run(end)
         site.wait_for(lambda: not site.run("squeue -h").strip() and not site.left(), 90, "end of everything")
         assert "followed by job" not in log.read_text()
-        assert not [node for node in site.nodes if node.run("ls -d /tmp/lts-*").returncode == 0]
+        left = {node.name: node.run("ls -d /tmp/lts-*").stdout for node in site.nodes}
+        assert not any(left.values()), (end, left, log.read_text())
 
 
 @pytest.mark.parametrize(
