@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from ltsearch.store.claims import Claims
 from ltsearch.store.locks import sweep_lock
 from ltsearch.store.records import TAG_CELL, TAG_ROLE, Status
 from ltsearch.study.options import Choice
-from tests.ltsearch.helpers import environment, study, write
+from tests.ltsearch.helpers import study, write
 from tests.ltsearch.test_sweep import records, runs, start, wait_for
 
 
@@ -32,16 +31,7 @@ def ablation(**over: Any) -> dict[str, Any]:
 
 
 def joined(folder: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "ltsearch", "join", *words],
-        cwd=folder,
-        env={**environment(folder), "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    return start(folder, "join", *words, module="ltsearch")
 
 
 def test_a_helper_is_done_when_others_have_what_is_left(tmp_path: Path) -> None:

@@ -49,8 +49,8 @@ def left_over() -> list[str]:
     return [line for line in listing.splitlines() if any(m in line for m in marks) and "raylet" in line]
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "ltsearch.sweep", *words]
+def start(folder: Path, *words: str, module: str = "ltsearch.sweep") -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", module, *words]
     return subprocess.Popen(
         command,
         cwd=folder,
