@@ -35,18 +35,25 @@ class ImbalanceConfig(Section):
 
 
 class Resize(NamedTuple):
-    """What images become when they are read: squares of ``size`` pixels, by an interpolation, squashed or cut out."""
+    """What images become when they are read: squares of ``size`` pixels, by an interpolation, squashed or cut out.
+
+    ``draft``: JPEGs are decoded at 1/2, 1/4 or 1/8 of their size where that still has the pixels.
+    """
 
     size: int
     interpolation: str = "bilinear"
     aspect: str = "squash"
+    draft: bool = False
 
     @property
     def name(self) -> str:
-        """For a folder: ``256``, ``256-box-keep``."""
-        neutral = Resize(self.size)
+        """For a folder: ``256``, ``256-box-keep``, ``256-draft``."""
+        neutral, named = Resize(self.size), (self.interpolation, self.aspect, "draft")
         return "-".join(
-            [str(self.size), *(mine for mine, theirs in zip(self[1:], neutral[1:], strict=True) if mine != theirs)]
+            [
+                str(self.size),
+                *(name for name, mine, its in zip(named, self[1:], neutral[1:], strict=True) if mine != its),
+            ]
         )
 
 
@@ -68,6 +75,11 @@ class DataConfig(Section):
         description="how images that are not square are resized; squash: both sides; keep: the shorter side, and the centre of "
         "the longer one is kept, so that evaluation sees what Resize(store_size) and CenterCrop(image_size) show; whole: as "
         "keep for evaluation, and training cuts out of the whole picture by `augmentation.crop: random_resized_crop`",
+    )
+    draft: bool = Field(
+        False,
+        description="JPEGs larger than twice the size that they are resized to are decoded at 1/2, 1/4 or 1/8 of theirs: "
+        "faster, and not the same pixels",
     )
     on_disk: bool = Field(
         False,
@@ -111,7 +123,11 @@ class DataConfig(Section):
                     f"data.{key} = {value!r} needs images that stay on disk: with `name: parquet` or `name: folder` set "
                     "`on_disk: true`, or leave it out"
                 )
-        for key, neutral in (("interpolation", "bilinear"), ("aspect", "squash")):
+        if self.draft and self.whole:
+            raise ValueError(
+                "data.draft = True leaves pixels out that the windows of data.aspect = 'whole' are cut from: leave one out"
+            )
+        for key, neutral in (("interpolation", "bilinear"), ("aspect", "squash"), ("draft", False)):
             if getattr(self, key) != neutral and self.image_size is None:
                 raise ValueError(
                     f"data.{key} = {getattr(self, key)!r} says how images are resized: set data.image_size, or leave it out"
@@ -122,7 +138,7 @@ class DataConfig(Section):
     def resize(self) -> Resize | None:
         """How images are kept; None: as they come."""
         size = self.store_size or self.image_size
-        return Resize(size, self.interpolation, "keep" if self.whole else self.aspect) if size is not None else None
+        return Resize(size, self.interpolation, "keep" if self.whole else self.aspect, self.draft) if size else None
 
     @property
     def stays_on_disk(self) -> bool:

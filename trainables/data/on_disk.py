@@ -187,7 +187,8 @@ class EncodedImages:
         raise DataError(f"{broken}: nor is there a readable training image of its class")
 
     def _open(self, number: int) -> Image:
-        return open_picture(self.contents.content(number), self.contents.where(number))
+        least = self.resize.size if self.resize.draft else None
+        return open_picture(self.contents.content(number), self.contents.where(number), least)
 
 
 def each(work: Callable[[int], T], count: int) -> list[T]:

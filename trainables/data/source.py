@@ -109,16 +109,21 @@ def decode(content: bytes, resize: Resize | None, where: str) -> Images:
 
     Raises ``BrokenImage`` naming ``where`` if it is not an image.
     """
-    picture = open_picture(content, where)
+    picture = open_picture(content, where, resize.size if resize is not None and resize.draft else None)
     return as_pixels(picture if resize is None else resized(picture, resize))
 
 
-def open_picture(content: bytes, where: str) -> Image:
-    """An encoded image as a Pillow image of 8-bit RGB; raises ``BrokenImage`` naming ``where`` if it is none."""
+def open_picture(content: bytes, where: str, least: int | None = None) -> Image:
+    """An encoded image as a Pillow image of 8-bit RGB, of a JPEG no more than has ``least`` pixels a side (libjpeg's scaling).
+
+    Raises ``BrokenImage`` naming ``where`` if it is none.
+    """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(content)) as image:
+            if least is not None:
+                image.draft(None, (least, least))
             return _eight_bits(image, where).convert("RGB")
     except DataError:
         raise
