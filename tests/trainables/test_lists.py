@@ -225,11 +225,11 @@ def test_a_decode_that_is_killed_goes_on(root: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(kept, "STEP", 4)
     looked: list[str] = []
 
-    def killed(content: bytes, where: str) -> Any:
+    def killed(content: bytes, where: str, least: int | None = None) -> Any:
         looked.append(where)
         if len(looked) > 14:
             raise KeyboardInterrupt
-        return open_picture(content, where)
+        return open_picture(content, where, least)
 
     monkeypatch.setattr(on_disk, "open_picture", killed)
     with pytest.raises(KeyboardInterrupt):
