@@ -77,11 +77,14 @@ def join(loaded: Loaded, storage: str | None, data_root: str | None, *, ray_logs
             outstanding.read_data(plan, work, root, say=print)
             preflight.warn_of_emulation(work.configs, resources)
 
-            from ltsearch.run import nodes
+            from ltsearch.run import joining, nodes
             from ltsearch.run.queue import Queue
             from ltsearch.run.runner import ray_session, run
+            from ltsearch.run.wishes import Listening
             from ltsearch.show.progress import Progress
 
+            sweep_folder = store.sweep_folder(loaded.sweep)
+            joining.check(sweep_folder, work.data, root)
             session.enter_context(ray_session(None, logs=ray_logs))
             capacity = nodes.Capacity(resources, nodes.alive, None)
             sources.remember(store, work.data, root)
@@ -95,7 +98,17 @@ def join(loaded: Loaded, storage: str | None, data_root: str | None, *, ray_logs
             )
             try:
                 with progress:
-                    run(queue, resources, capacity, work.data, collect(), logs=ray_logs, functions=functions)
+                    listening = Listening(sweep_folder, queue, capacity, progress.say)
+                    run(
+                        queue,
+                        resources,
+                        capacity,
+                        work.data,
+                        collect(),
+                        logs=ray_logs,
+                        functions=functions,
+                        each_round=listening.look,
+                    )
             finally:
                 session.close()
                 claims.release_all()

@@ -45,10 +45,11 @@ def main(argv: list[str] | None = None) -> int:
     """The command; an exit code (``exit_codes``)."""
     args = parser().parse_args(argv)
     choice, options = typed(args)
-    if args.dry_run and args.slurm is None:
-        return exit_code(lambda: refuse("--dry-run writes what --slurm would submit: name a site's file with --slurm"))
     if args.slurm is not None:
-        return exit_code(lambda: to_slurm(args.slurm, choice, options, plan=args.plan, dry_run=args.dry_run))
+        how = {"plan": args.plan, "dry_run": args.dry_run, "price": args.costs}
+        return exit_code(lambda: to_slurm(args.slurm, choice, options, **how))
+    if args.dry_run:
+        return exit_code(lambda: refuse("--dry-run writes what --slurm would submit: name a site's file with --slurm"))
     return exit_code(lambda: command(choice, options, plan=args.plan, price=args.costs))
 
 
@@ -124,13 +125,13 @@ def command(choice: Choice, options: RunOptions, *, plan: bool = False, price: b
         return sweep(choice.load(), options)
 
 
-def to_slurm(file: Path, choice: Choice, options: RunOptions, *, plan: bool = False, dry_run: bool = False) -> int:
+def to_slurm(file: Path, choice: Choice, options: RunOptions, *, plan: bool, dry_run: bool, price: bool) -> int:
     """Submit the sweep to Slurm, or only print or write what would be; raises ``UserError`` before anything is written."""
     from ltsearch.cluster import slurm
 
     preflight.words(choice, options)
-    if options.address or options.cluster or options.local:
-        raise UserError("--slurm runs the sweep in a job of its own: leave --address, --cluster and --local out")
+    if options.address or options.cluster or options.local or price:
+        raise UserError("--slurm runs the sweep in a job of its own: leave --address, --cluster, --local, --costs out")
     loaded, site = choice.load(), slurm.read_site(file)
     granted = [{"CPU": float(site.cpus_per_node), "GPU": float(site.gpus_per_node)}]
     placement.check(loaded.spec.resources, granted * (site.nodes if site.mode == "allocation" else 1))
@@ -198,7 +199,7 @@ def sweep(loaded: Loaded, options: RunOptions, given: Mapping[str, Trainable] | 
     store = CellStore(storage_root(options.storage))
     root = sources.data_root(options.data_root)
 
-    from ltsearch.run.wishes import forget as forget_wishes
+    from ltsearch.run import joining, wishes
     from ltsearch.tracking import extras, server
     from ltsearch.tracking.writer import Tracker
 
@@ -213,7 +214,7 @@ def sweep(loaded: Loaded, options: RunOptions, given: Mapping[str, Trainable] | 
 
     with sweep_lock(store.sweep_folder(loaded.sweep)) as lock, ExitStack() as session:
         claims = Claims(store, lock)
-        forget_wishes(store.sweep_folder(loaded.sweep))
+        wishes.forget(store.sweep_folder(loaded.sweep))
         work = outstanding.look(plan, store, root, fresh=options.fresh, retry=options.retry, say=print)
         preflight.work(plan, store, work.configs)
         functions = preflight.functions(work.configs, given or {})
@@ -228,6 +229,7 @@ def sweep(loaded: Loaded, options: RunOptions, given: Mapping[str, Trainable] | 
             outstanding.forget(plan, store, root, claims, say=print)
         sources.remember(store, work.data, root)
         outstanding.begin(plan, work, store, root, print, claims)
+        joining.write(store.sweep_folder(loaded.sweep), lock.mark, work.data)
         queue, shown_plan = drive(plan, work, store, tracker, capacity, session, options, functions, claims)
 
         failures = outstanding.failures(plan, work.study, store, queue.ended)
@@ -270,6 +272,7 @@ def drive(
     Closes the ``session``, whatever happens, before MLflow is told how it ended.
     """
     from ltsearch.run import nodes
+    from ltsearch.run.growth import Demand
     from ltsearch.run.queue import Queue
     from ltsearch.run.runner import run
     from ltsearch.run.wishes import Listening
@@ -295,7 +298,6 @@ def drive(
             )
             capacity.say = queue.say = progress.say
             terms = nodes.Terms(sweep_lock(folder).path, nodes.versions()) if options.address else None
-            growing = capacity() if capacity.more else 1
             with progress:
                 run(
                     queue,
@@ -305,10 +307,9 @@ def drive(
                     provenance,
                     logs=options.ray_logs,
                     terms=terms,
-                    pending=growing,
                     functions=functions,
                     each_round=Listening(folder, queue, capacity, progress.say).look,
-                    growing=bool(capacity.more),
+                    demand=Demand(plan.loaded.spec.resources, capacity, queue) if capacity.grows else None,
                 )
         else:
             print(f"{sweep}: all {total} cells are finished, nothing to run; MLflow: {shown(tracker.uri)}")

@@ -12,6 +12,7 @@ import torch
 
 from trainables.files import Location
 from trainables.parallel import Parallel
+from trainables.time_limit import checkpoint_after, ends_at
 
 
 @dataclass(frozen=True)
@@ -37,3 +38,8 @@ class RunOptions:
     before_checkpoint: Callable[[], None] | None = None  # for what must be on disk before the checkpoint is
     parallel: Parallel = Parallel()  # this process among the workers of the trial
     required: tuple[Location, ...] = ()  # weights.pt of what `method.requires` names, in its order
+    ends_at: float | None = field(default_factory=ends_at)
+
+    def checkpoint_after(self, least: float = 0.0) -> float:
+        """Seconds after which the next checkpoint is due: ``least`` at least, unless the end is near."""
+        return checkpoint_after(max(self.checkpoint_seconds, least), self.ends_at)

@@ -58,7 +58,7 @@ def train(config: TrialConfig, data: TrialData, run: RunOptions) -> Generator[Re
         done = epoch == config.loop.epochs
         yield Report(epoch, metrics, {f"{split}/ensemble": [value] * len(data.class_counts)}, done, notice=notice)
         notice = ""
-        if not done and path is not None and time.monotonic() - saved >= run.checkpoint_seconds:
+        if not done and path is not None and time.monotonic() - saved >= run.checkpoint_after():
             if run.before_checkpoint is not None:
                 run.before_checkpoint()
             checkpoint.save(path, {"epoch": epoch})

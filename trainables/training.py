@@ -69,7 +69,7 @@ def train(config: TrialConfig, data: TrialData, run: RunOptions) -> Generator[Re
         )
         notice = ""
         # After the report was taken: whoever keeps the history has this epoch before the checkpoint says so.
-        if not done and trial.is_due(run.checkpoint_seconds):
+        if not done and trial.is_due(run.checkpoint_after()):
             trial.checkpoint()
 
 
@@ -204,7 +204,7 @@ class _Trial:
 
     def _is_due_within(self) -> bool:
         """Is one due inside an epoch? All workers come to the same answer, at some of the steps."""
-        seconds = max(self.run.checkpoint_seconds, WITHIN_SECONDS)
+        seconds = self.run.checkpoint_after(WITHIN_SECONDS)
         if self.run.parallel.workers == 1:
             return self.is_due(seconds)
         asked = self.begun.step // self.config.training.accumulate % AGREE_EVERY == 0

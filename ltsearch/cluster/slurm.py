@@ -8,6 +8,7 @@ workers. ``slurm_job`` is what runs in the job.
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
 import os
 import shlex
@@ -29,7 +30,7 @@ from trainables.errors import UserError
 from trainables.section import Checked
 
 FOLDER = Path("slurm")  # below the working directory: script, job's file and logs of every sweep
-STOP_SECONDS = 120.0
+STOP_SECONDS = 360.0  # the driver's own end, and Slurm's KillWait
 # What Slurm says when it refuses, and the key that it means.
 REFUSALS = {
     "partition": "partition",
@@ -61,7 +62,10 @@ class Site(Checked):
     memory: str | None = Field(None, description="of a node, such as 64G")
     time: str = Field(description="of a job, as Slurm writes it: minutes, HH:MM:SS or D-HH:MM:SS")
     margin_minutes: float = Field(
-        5, gt=0, le=1440, description="so long before the end of its time a job ends its sweep and submits the next one"
+        10,
+        gt=0,
+        le=1440,
+        description="so long before the end of its time a job submits the next one and ends its sweep",
     )
     restarts: int = Field(
         100, ge=0, le=10_000, description="how often a job that ran out of time is followed by another"
@@ -73,8 +77,13 @@ class Site(Checked):
     reservation: str | None = None
     options: tuple[str, ...] = Field((), description="more options of sbatch, such as --exclusive")
     setup: str = Field("", description="shell lines that every node runs before: module load …, source …/activate")
-    container: str | None = Field(None, description="words before python: apptainer exec --nv image.sif")
-    python: str = Field(sys.executable, description="as the nodes find it (default: the one that submits)")
+    python: str = Field(shlex.quote(sys.executable), description="as the nodes find it (default: the one that submits)")
+    container: str | None = Field(
+        None,
+        description="words before the Python that trains: apptainer exec --nv image.sif; the job itself, which calls Slurm's "
+        "commands, stays outside",
+    )
+    python_inside: str = Field("python3", description="as the container has it; without one `python` trains")
 
     @field_validator(
         "partition", "account", "qos", "constraint", "reservation", "memory", "time", "gpu_type", "options"
@@ -88,8 +97,12 @@ class Site(Checked):
 
     @property
     def command(self) -> list[str]:
-        """Python on a node."""
-        return [*shlex.split(self.container or ""), *shlex.split(self.python)]
+        """The Python that trains."""
+        return (
+            [*shlex.split(self.container), *shlex.split(self.python_inside)]
+            if self.container
+            else shlex.split(self.python)
+        )
 
 
 @dataclass(frozen=True)
@@ -98,7 +111,7 @@ class JobFile:
 
     name: str
     mode: str
-    command: list[str]  # python
+    command: list[str]  # the Python that trains
     setup: str
     margin_seconds: float
     restarts: int
@@ -118,8 +131,13 @@ def read_site(file: Path) -> Site:
 
 
 def job_name(sweep: str) -> str:
-    """As ``squeue`` shows it."""
-    return f"ltsearch-{sweep}"
+    """As ``squeue`` shows it: the same study submitted from another folder is another sweep."""
+    return f"ltsearch-{sweep}-{hashlib.sha256(str(FOLDER.absolute()).encode()).hexdigest()[:6]}"
+
+
+def _quoted(folder: Path) -> str:
+    """A path in a line of ``#SBATCH``, where % begins a pattern."""
+    return str(folder).replace("%", "%%")
 
 
 def script(site: Site, sweep: str, folder: Path) -> str:
@@ -142,15 +160,16 @@ def script(site: Site, sweep: str, folder: Path) -> str:
         "qos": site.qos,
         "constraint": site.constraint,
         "reservation": site.reservation,
-        "output": str(folder / ("%A_%a.log" if site.mode == "array" else "%j.log")),
+        "output": f"{_quoted(folder)}/{'%A_%a' if site.mode == 'array' else '%j'}.log",
         "open-mode": "append",
     }
-    lines = [f"#SBATCH --{key}={value}" for key, value in asked.items() if value is not None]
+    lines = [f"#SBATCH --{key}={shlex.quote(value)}" for key, value in asked.items() if value is not None]
     # A job whose node is lost is run again; an allocation goes on without the node, unless it is the first.
     lines += ["#SBATCH --requeue", *(["#SBATCH --no-kill"] if site.mode == "allocation" else [])]
     lines += [f"#SBATCH {option}" for option in site.options]
-    run = shlex.join([*site.command, "-m", "ltsearch.cluster.slurm_job", "run", str(folder / "job.json")])
-    return "\n".join(["#!/bin/bash", *lines, f"cd {shlex.quote(str(Path.cwd()))}", site.setup, f"exec {run}", ""])
+    run = shlex.join([*shlex.split(site.python), "-m", "ltsearch.cluster.slurm_job", "run", str(folder / "job.json")])
+    # How many jobs came before this one because of time is the script's word: `--export=NONE` would lose a variable.
+    return "\n".join(["#!/bin/bash", *lines, f"cd {shlex.quote(str(Path.cwd()))}", site.setup, f'exec {run} "$@"', ""])
 
 
 def words(choice: Choice, options: RunOptions) -> tuple[list[str], list[str], list[str]]:

@@ -1,8 +1,10 @@
 """What runs in a job of Slurm: ``run JOB.json`` in its first process, ``node …`` on every node of an allocation.
 
 A job stays to itself: its Ray has a folder, ports and a token of its own, CPUs and GPUs as Slurm granted them, and its
-processes are ended by their numbers. Shortly before the job's time is over, by the clock and not by a signal, the sweep is
-ended as by Ctrl-C, and the next job is submitted.
+processes are ended by their numbers. Shortly before the job's time is over, by the clock and not by a signal, the next job is
+submitted, to begin when this one has ended, and the sweep is ended as by Ctrl-C.
+
+In a container runs what trains (the sweep, and Ray on every node); what calls Slurm's commands stays outside.
 """
 
 from __future__ import annotations
@@ -19,15 +21,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from ltsearch.cluster import ray_cluster
 from ltsearch.cluster.slurm import JobFile, slurm
 from trainables.errors import UserError
+from trainables.time_limit import ENDS_AT
 
 INTERRUPTED = 130  # a sweep's exit code after SIGTERM; `exit_codes` comes after this room
-RESTARTS = "LTSEARCH_SLURM_RESTARTS"  # how many jobs came before this one because of time
+ASKED = 5  # times that Slurm is asked for the time that is left
 START_SECONDS = 120.0  # until Ray's head must answer
 JOIN_SECONDS = 60.0  # until the nodes of an allocation must have joined
 END_SECONDS = 15.0  # until a process that was told to end is killed
@@ -36,15 +39,15 @@ END_SECONDS = 15.0  # until a process that was told to end is killed
 def main(argv: Sequence[str]) -> int:
     """The command; the sweep's exit code."""
     match argv:
-        case ["run", file]:
-            return run(JobFile(**json.loads(Path(file).read_text())))
+        case ["run", file, *restarts]:
+            return run(JobFile(**json.loads(Path(file).read_text())), int(restarts[0]) if restarts else 0)
         case ["node", address, *head]:
             return node(address, head=bool(head))
-    raise SystemExit("python -m ltsearch.cluster.slurm_job run JOB.json | node ADDRESS [head]")
+    raise SystemExit("python -m ltsearch.cluster.slurm_job run JOB.json [RESTARTS] | node ADDRESS [head]")
 
 
-def run(job: JobFile) -> int:
-    """Run the sweep, or a part of it, within this job's time."""
+def run(job: JobFile, restarts: int) -> int:
+    """Run the sweep, or a part of it, within this job's time; ``restarts`` jobs came before because of time."""
     left = seconds_left()
     deadline = time.monotonic() + left - job.margin_seconds if left is not None else float("inf")
     if left is not None and left <= job.margin_seconds:
@@ -54,21 +57,28 @@ def run(job: JobFile) -> int:
         )
         return 1
     wanted = Stop()
-    restarts = int(os.environ.get(RESTARTS, "0"))
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    if left is not None:
+        os.environ[ENDS_AT] = str(time.time() + left - job.margin_seconds)  # trials write checkpoints before
     with private_folder(), workplace(job) as where:
         driver = subprocess.Popen([*job.command, "-m", *_words(job, restarts), *where], start_new_session=True)
         print(f"job {os.environ['SLURM_JOB_ID']} on {socket.gethostname()}: process {driver.pid}", flush=True)
-        told = False
+        told, following = False, None
         while driver.poll() is None:
             out_of_time = time.monotonic() > deadline
             if (out_of_time or wanted.asked) and not told:
-                print("the job's time is nearly over" if out_of_time else "asked to stop", flush=True)
+                print("asked to stop" if wanted.asked else "the job's time is nearly over", flush=True)
+                if not wanted.asked:  # first, since Slurm may end this one before it has ended
+                    following = follow(job, restarts)
                 driver.send_signal(signal.SIGTERM)
                 told = True
             time.sleep(0.2)
     code = driver.returncode
-    if told and not wanted.asked and code == INTERRUPTED:
-        follow(job, restarts)
+    if following is not None and (wanted.asked or code != INTERRUPTED):
+        slurm(["scancel", following])
+        print(
+            f"job {following} is not needed: {'asked to stop' if wanted.asked else 'the sweep has ended'}", flush=True
+        )
     return code if code >= 0 else 128 - code
 
 
@@ -94,28 +104,39 @@ def _words(job: JobFile, restarts: int) -> list[str]:
     ]
 
 
-def follow(job: JobFile, restarts: int) -> None:
-    """Submit the next job, of the same place in the array."""
+def follow(job: JobFile, restarts: int) -> str | None:
+    """Submit the next job, of the same place in the array, which waits for this one's end; returns its number."""
     if restarts >= job.restarts:
         print(
             f"restarts = {job.restarts} is used up: no other job follows; `ltsearch sweep` with --slurm goes on",
             flush=True,
         )
-        return
+        return None
     task = os.environ.get("SLURM_ARRAY_TASK_ID")
     where = [f"--array={task}"] if task is not None else []
-    done = slurm(["sbatch", "--parsable", f"--export=ALL,{RESTARTS}={restarts + 1}", *where, job.script])
-    print(
-        f"followed by job {done.stdout.strip()}" if done.returncode == 0 else f"no job follows: {done.stderr}",
-        flush=True,
-    )
+    after = f"--dependency=afterany:{_number()}"
+    done = slurm(["sbatch", "--parsable", after, *where, job.script, str(restarts + 1)])
+    if done.returncode:
+        print(f"no job follows: {done.stderr}", flush=True)
+        return None
+    number = done.stdout.strip().split(";")[0]
+    print(f"followed by job {number}", flush=True)
+    return number
 
 
 def seconds_left() -> float | None:
-    """Until Slurm ends this job; None without a limit."""
-    text = slurm(["squeue", "--noheader", "--format=%L", f"--jobs={_number()}"]).stdout.strip()
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
-    if found is None:
+    """Until Slurm ends this job; None without a limit. Raises ``SystemExit`` if Slurm does not tell."""
+    for attempt in range(ASKED):
+        time.sleep(2.0 * attempt)
+        done = slurm(["squeue", "--noheader", "--format=%L", f"--jobs={_number()}"])
+        if done.returncode == 0 and done.stdout.strip():
+            break
+    else:
+        if (end := os.environ.get("SLURM_JOB_END_TIME", "")).isdigit():
+            return float(end) - time.time()
+        raise SystemExit(f"Slurm does not tell how much time this job has: {done.stderr.strip()}")
+    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", done.stdout.strip())
+    if found is None:  # UNLIMITED
         return None
     days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
@@ -128,9 +149,18 @@ def _number() -> str:
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    """Ray's folder on this node, of this job alone; its path is short, since sockets lie in it."""
+    """Ray's folder on this node, of this job alone; its path is short, since sockets lie in it.
+
+    Raises ``SystemExit`` if somebody else has made it.
+    """
     folder = Path(f"/tmp/lts-{os.environ['SLURM_JOB_ID']}")
-    folder.mkdir(mode=0o700, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # of this job before its node was lost
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        raise SystemExit(
+            f"{folder} on {socket.gethostname()} belongs to somebody else: this job cannot run there"
+        ) from None
     os.environ["RAY_TMPDIR"] = str(folder)
     try:
         yield folder
@@ -145,7 +175,6 @@ def workplace(job: JobFile) -> Iterator[list[str]]:
         yield [] if os.environ.get("SLURM_ARRAY_TASK_ID", "0") != "0" else ["--local"]
         return
     names = slurm(["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]]).stdout.split()
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     others = [name for name in names if name != os.environ.get("SLURMD_NODENAME", names[0])]
     address = f"{_own_address(others)}:{_free_port()}"
     command = [*job.command, "-m", "ltsearch.cluster.slurm_job", "node", address]
@@ -156,7 +185,15 @@ def workplace(job: JobFile) -> Iterator[list[str]]:
         shell = f"{job.setup}\nexec {shlex.join(command)}"
         cpus = os.environ.get("SLURM_CPUS_PER_TASK", "1")
         for name in others:
-            step = ["srun", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={name}", f"--cpus-per-task={cpus}"]
+            step = [
+                "srun",
+                "--overlap",
+                "--export=ALL",
+                "--nodes=1",
+                "--ntasks=1",
+                f"--nodelist={name}",
+                f"--cpus-per-task={cpus}",
+            ]
             processes.append(subprocess.Popen([*step, "bash", "-c", shell], start_new_session=True))
         _gather(address, len(names))
         yield ["--address", address]
@@ -176,10 +213,10 @@ def workplace(job: JobFile) -> Iterator[list[str]]:
 def node(address: str, *, head: bool) -> int:
     """Ray on this node, until it is told to end; raises nothing: what is wrong is in its output."""
     host, _, port = address.rpartition(":")
-    gpus = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one.strip()]
+    listed = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one.strip()]
     words = [
         f"--num-cpus={os.environ.get('SLURM_CPUS_ON_NODE', '1')}",
-        f"--num-gpus={len(gpus)}",
+        f"--num-gpus={os.environ.get('SLURM_GPUS_ON_NODE') or len(listed)}",
         # Ports that the system has free: another Ray on this node keeps its own.
         "--min-worker-port=0",
         "--max-worker-port=0",
@@ -192,7 +229,8 @@ def node(address: str, *, head: bool) -> int:
         words += [f"--ray-client-server-port={_free_port()}", f"--temp-dir={os.environ['RAY_TMPDIR']}"]
     else:
         words += [f"--address={address}"]
-    with private_folder() as folder, open(folder / "start.log", "wb") as log:
+    folder = Path(os.environ["RAY_TMPDIR"])  # of the head, the job has made it
+    with nullcontext() if head else private_folder(), open(folder / "start.log", "wb") as log:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", *words]
         ray = subprocess.Popen(command, start_new_session=True, stdout=log, stderr=log)
         wanted = Stop()

@@ -26,6 +26,11 @@ class Line:
         return bool(self._waiting or self._blocked)
 
     @property
+    def waiting(self) -> int:
+        """How many wait for nothing but a place."""
+        return len(self._waiting)
+
+    @property
     def blocked(self) -> bool:
         """Does anyone wait for a cell?"""
         return bool(self._blocked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import socket
 import time
 import uuid
@@ -22,6 +23,7 @@ from trainables.errors import UserError
 from trainables.files import Location, RemotePath
 
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # what `ray up` leaves on the head
+KUBERAY = "RAY_USAGE_STATS_KUBERAY_IN_USE"  # what KubeRay sets in every pod
 LOOK_SECONDS = 2.0
 WAITED_SECONDS = 60.0
 ANSWER_SECONDS = 300.0  # a node's first task waits until Ray has sent it the tree
@@ -35,9 +37,14 @@ def alive() -> list[Node]:
 
 
 def growable(path: Path = BOOTSTRAP) -> Mapping[str, Any] | None:
-    """The configuration of the autoscaling cluster whose head this is; None if it is none, or one of hosts that are there."""
+    """The configuration of the autoscaling cluster whose head this is; None if it is none, or one of hosts that are there.
+
+    On Kubernetes nobody but KubeRay knows how far it may grow: an empty one.
+    """
     import yaml
 
+    if os.environ.get(KUBERAY) == "1":
+        return {}
     try:
         config = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
@@ -46,21 +53,23 @@ def growable(path: Path = BOOTSTRAP) -> Mapping[str, Any] | None:
 
 
 class Capacity:
-    """How many trials run at once: as many as the cluster can place now, or could with the nodes that it may still start."""
+    """How many trials run at once: as many as the nodes that there are can place (``growth`` asks for more of them)."""
 
     def __init__(
         self, resources: Resources, look: Callable[[], Sequence[Node]], config: Mapping[str, Any] | None = None
     ) -> None:
         """``config``: of an autoscaling cluster. Raises ``UserError`` if not even one trial can ever be placed."""
         self.resources, self.look = resources, look
-        self.more = placement.at_most(resources, config) if config is not None else []
+        self.grows = config is not None
+        self.more = placement.at_most(resources, config) if config else []
         self.nodes = list(look())
         self._looked = time.monotonic()
         self._fitting = time.monotonic()  # when a trial last fitted
         self.say: Callable[[str], None] = print
         self.limit = resources.max_concurrent
         self._changed: Callable[[Sequence[Node]], None] = lambda nodes: None
-        placement.check(resources, self.nodes if placement.at_once(resources, self.nodes) else self.more or self.nodes)
+        if not self.fitting() and (self.more or not self.grows):
+            placement.check(resources, self.more or self.nodes)
 
     def tell(self, changed: Callable[[Sequence[Node]], None]) -> None:
         """Call this with the nodes that there are, now and whenever they have changed."""
@@ -75,16 +84,26 @@ class Capacity:
             if nodes != self.nodes:
                 self.nodes = nodes
                 self._changed(nodes)
-        fit = max(placement.at_once(self.resources, nodes) for nodes in (self.nodes, self.more))
+        fit = self.fitting()
         if fit:
             self._fitting = time.monotonic()
         elif time.monotonic() - self._fitting > WAITED_SECONDS:
             self._fitting = math.inf  # said once
-            need = placement.describe(self.resources)
+            room = f"has room for a trial ({self.resources.workers} × {placement.describe(self.resources)})"
             self.say(
-                f"no node that is left has room for a trial ({self.resources.workers} × {need}): waiting for one to come back"
+                f"no node {room} yet: the cluster has been asked for one (`ray status` on its head tells what it does)"
+                if self.grows
+                else f"no node that is left {room}: waiting for one to come back"
             )
         return max(min(fit, self.limit or fit), 1)
+
+    def fitting(self) -> int:
+        """Trials that the nodes, as they were last looked at, have room for."""
+        return placement.at_once(self.resources, self.nodes)
+
+    def most(self) -> int:
+        """Trials that a cluster whose bounds are known has room for at its largest."""
+        return placement.at_once(self.resources, self.more)
 
 
 # -- on a node --------------------------------------------------------------------------------------------------------------

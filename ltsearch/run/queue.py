@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from ltsearch.plan.adaptive import seeds_now
 from ltsearch.plan.cells import Cell, Plan, first, required_label
 from ltsearch.run.jobs import Ended, Job, Listener, Outcome, State, bare_record
 from ltsearch.run.line import Line
+from ltsearch.run.others import Others
 from ltsearch.run.weights import unusable
 from ltsearch.search.optuna_study import SearchStudy
 from ltsearch.store.cells import CellStore
@@ -22,8 +22,6 @@ from ltsearch.store.claims import Claims
 from ltsearch.store.records import SETTLED, CellRecord, Epoch, Status
 from ltsearch.store.retries import patiently
 from ltsearch.study.spec import AdaptiveSeeds
-
-LOOK_SECONDS = 2.0  # between two looks at what other sweeps are training
 
 
 class Queue:
@@ -42,18 +40,17 @@ class Queue:
     ) -> None:
         """``is_stale`` tells records of another content of the data set; ``claims`` keep other sweeps from the same cells.
 
-        ``helps``: another driver has the sweep, so that what others train is left to them and not waited for.
+        ``helps``: another driver has the sweep, so that what others train is left to them and not waited for, and so is what
+        has failed or is stale: the sweep itself decides what becomes of that.
         """
-        self.helps = helps
+        self.others = Others(claims, store.sweep_folder(plan.loaded.sweep), helps=helps)
         self.plan, self.store, self.study = plan, store, study
         self.listeners = listeners
-        self.is_stale, self.claims = is_stale, claims
+        self.is_stale = is_stale
         self.say: Callable[[str], None] = print
         self.running: dict[str, Job] = {}  # by cell
         self.ended: dict[str, Ended] = {}  # by cell, of this run of the command
         self.line = Line()
-        self._elsewhere: set[str] = set()  # of them, cells that another sweep trains
-        self._looked = 0.0  # when that was last looked at
         self._left_out: set[str] = set()  # rows, as asked
         self._known_weights: set[str] = set()  # required cells whose weights were looked at
         self._planned: set[str] = set()  # cells of the ablation that are finished or were put into line
@@ -65,7 +62,8 @@ class Queue:
 
     def next(self) -> Job | None:
         """The next job; None if there is none at the moment (``exhausted`` tells whether there will be)."""
-        self._look_elsewhere()
+        for cell in self.others.free(self._settled):
+            self.line.unblock(cell)
         while True:
             while (job := self.line.pop()) is not None:
                 if self._can_run(job):
@@ -88,6 +86,10 @@ class Queue:
         if record is not None and record.status in SETTLED:
             self._tell_settled(job, record)
             return False
+        if self.others.helps and self._is_left(cell.id):
+            self.others.left.add(cell.id)
+            self.line.block(job, cell.id)
+            return False
         if missing := self._missing(cell):
             self._put_first(missing)
             if self._cannot(missing):
@@ -96,9 +98,9 @@ class Queue:
             else:
                 self.line.block(job, missing[0].id)
             return False
-        if (other := self._claim(cell.id)) is not None:
-            self.say(f"{job.label} ({cell.id}): {other} is training it; it is waited for")
-            self._elsewhere.add(cell.id)
+        if (other := self.others.claim(cell.id)) is not None:
+            waits = "it is left to that" if self.others.helps else "it is waited for"
+            self.say(f"{job.label} ({cell.id}): {other} is training it; {waits}")
             self.line.block(job, cell.id)
             return False
         record = self._current(cell.id)
@@ -115,36 +117,17 @@ class Queue:
         return True
 
     def _over(self, job: Job) -> None:
-        self._release(job.cell.id)
+        self.others.release(job.cell.id)
         self.line.over(job)
 
-    # -- other sweeps ----------------------------------------------------------------------------------------------------
-
-    def _claim(self, cell: str) -> str | None:
-        """Who else is training a cell; None if it is ours now."""
-        claims = self.claims
-        return patiently(lambda: claims.take(cell)) if claims is not None else None
-
-    def _release(self, cell: str) -> None:
-        if self.claims is not None:
-            with suppress(OSError):  # it counts for nothing once this driver is gone
-                self.claims.release(cell)
-
-    def _look_elsewhere(self) -> None:
-        """Have other sweeps finished, or left, what they were training?"""
-        if not self._elsewhere or self.claims is None or time.monotonic() - self._looked < LOOK_SECONDS:
-            return
-        self._looked = time.monotonic()
-        for cell in list(self._elsewhere):
-            with suppress(OSError):  # a storage that does not answer: looked at again
-                if self._settled(cell) or self.claims.other(cell) is None:
-                    self._elsewhere.discard(cell)
-                    self.line.unblock(cell)
+    def _is_left(self, cell: str) -> bool:
+        record = self.store.read(cell)
+        return record is not None and (record.status is Status.FAILED or self.is_stale(record))
 
     @property
     def only_waits_for_others(self) -> bool:
         """Does nothing run here, and all that is left wait for what other sweeps train?"""
-        return bool(self._elsewhere) and not self.running
+        return bool(self.others.elsewhere) and not self.running
 
     # -- what comes next -------------------------------------------------------------------------------------------------
 
@@ -177,6 +160,11 @@ class Queue:
             self.line.wait([job for job in new if not self._settled(job.cell.id)])
         return True
 
+    def could_run(self) -> int:
+        """Cells that could run at once if there were room: they run or wait, or the search may still propose them."""
+        proposals = self.study.left() if self._searching and self.study is not None else 0
+        return len(self.running) + self.line.waiting + proposals
+
     # -- what is asked of it while it runs ---------------------------------------------------------------------------------
 
     def change_trials(self, trials: int) -> str:
@@ -196,8 +184,7 @@ class Queue:
         needed = self._needed()
         dropped = self.line.drop(lambda job: job.stage in ("ablation", "required") and job.cell.id not in needed)
         for job in dropped:
-            self._release(job.cell.id)
-            self._elsewhere.discard(job.cell.id)
+            self.others.forget(job.cell.id)
         for listener in self.listeners:
             listener.planned(-len(dropped))
         return len(dropped)
@@ -212,8 +199,8 @@ class Queue:
     @property
     def exhausted(self) -> bool:
         """Nothing waits, nothing runs, and nothing will come."""
-        if self.helps and not self.running:
-            return all(job.cell.id in self._elsewhere for job in self.line.jobs())
+        if self.others.helps and not self.running:
+            return self.others.have_all(self.line.jobs())
         return not (self.running or self.line or self._searching)
 
     def _plan_ablation(self) -> int:

@@ -27,6 +27,7 @@ from ltsearch.study.spec import Resources
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
+    from ltsearch.run.growth import Demand
     from trainables.custom import Trainable
 
 
@@ -117,16 +118,14 @@ def run(
     *,
     logs: bool,
     terms: Terms | None = None,
-    pending: int = 1,
     functions: Mapping[str, Trainable] | None = None,
     each_round: Callable[[], None] = lambda: None,
-    growing: bool = False,
+    demand: Demand | None = None,
 ) -> None:
     """Run the queue until it is exhausted, ``capacity()`` trials at once.
 
-    ``terms``: what every node must meet. ``pending``: for how many trials at once a cluster that grows is asked for nodes.
+    ``terms``: what every node must meet. ``demand``: of a cluster that may start nodes.
     ``functions``: the user's own trainables by name. ``each_round`` is called in every round of Tune's loop.
-    ``growing``: a cluster that may start nodes.
 
     ``KeyboardInterrupt`` passes through; the store has what is needed to go on.
     """
@@ -134,7 +133,7 @@ def run(
         warnings.filterwarnings("ignore", module="ray")
         for name in ("ray", "ray.tune", "ray.air", "ray.train"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(pending)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "1"
     import ray
     from ray import tune
     from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, TuneError
@@ -157,10 +156,10 @@ def run(
         there = [node for node in ray.nodes() if node["Alive"]]
         return [n["NodeID"] for n in there if all(n["Resources"].get(kind, 0) >= of for kind, of in wanted.items())]
 
-    unfit = Unfit(able, queue.say, growing=growing)
+    unfit = Unfit(able, queue.say, growing=demand is not None)
     failures = resources.max_failures
     feeder = Feeder(queue, capacity, orphans, spare=layout is None, max_failures=failures, unfit=unfit)
-    feeder.each_round = each_round
+    feeder.each_round = [each_round, *([demand.look] if demand is not None else [])]
     ray_internals.tell_memory_apart(died_for_memory)
     trainable = tune.with_resources(
         tune.with_parameters(
@@ -206,5 +205,8 @@ def run(
         except TuneError:
             if feeder.broken is None:
                 raise
+        finally:
+            if demand is not None:
+                demand.close()
     if feeder.broken is not None:
         raise feeder.broken

@@ -64,7 +64,7 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
         super().__init__(metric=None, mode=None)
         self.queue, self.capacity, self.orphans, self.spare = queue, capacity, orphans, spare
         self.max_failures = max_failures
-        self.each_round: Callable[[], None] = lambda: None
+        self.each_round: list[Callable[[], None]] = []
         self.controller: Any = None  # Tune's, once it has a trial
         self.unfit = unfit or Unfit(lambda: (), queue.say)
         self.jobs: dict[str, Job] = {}
@@ -87,7 +87,7 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
             return str(Searcher.FINISHED)
         self.round()
         capacity = self.capacity()
-        if len(self.queue.running) >= capacity + (self.spare and capacity > 1):
+        if len(self.queue.running) >= capacity + (self.spare and capacity > 1 and not self.queue.others.pull):
             return None
         if self.unfit.everywhere():  # what runs goes on
             return None
@@ -110,7 +110,8 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
         """What is looked at now and then; called often, also while Tune waits for the next trial."""
         if self.orphans is not None:
             self.orphans.tidy()
-        self.each_round()
+        for look in self.each_round:
+            look()
         if self.queue.only_waits_for_others and self.controller is not None:
             # An idle actor would hold a place that the sweep which is waited for may be in need of.
             ray_internals.let_idle_actors_go(self.controller)

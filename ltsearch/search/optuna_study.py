@@ -195,6 +195,10 @@ class SearchStudy:
         self.stopped_by = ""
         return before, now
 
+    def left(self) -> int:
+        """Trials that the budget still allows."""
+        return max(0, self.search.trials - len(self._paid()))
+
     def begins(self) -> bool:
         """Was nothing tried yet, nor put down to be tried first?"""
         return not self.study.user_attrs.get(ENQUEUED)

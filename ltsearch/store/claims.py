@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ltsearch.store.cells import CLAIM, CellStore
-from ltsearch.store.locks import DEAD_SECONDS, RemoteLock, SweepLock, held_mark
+from ltsearch.store.locks import DEAD_SECONDS, RemoteLock, SweepLock, held_mark, touched
 from trainables.files import Location, RemotePath
 
 
@@ -25,7 +25,7 @@ class Claims:
 
     def __init__(self, store: CellStore, lock: SweepLock | RemoteLock) -> None:
         """``lock`` is held as long as the claims are to count."""
-        self.store = store
+        self.store, self._lock = store, lock
         self.mine = {"sweep": lock.sweep, "mark": lock.mark, "pid": os.getpid(), "host": socket.gethostname()}
         self.held: set[str] = set()
         self._beats: dict[
@@ -81,7 +81,11 @@ class Claims:
     def _alive(self, claim: dict[str, Any]) -> bool:
         folder = self.store.sweep_folder(claim["sweep"])
         if isinstance(folder, Path):
-            return held_mark(folder) == str(claim["mark"])
+            if (mark := held_mark(folder)) is not None or claim["host"] == socket.gethostname():
+                return bool(mark == claim["mark"])
+            # Some network file systems keep locks to the host that took them: then it is alive if it is renewed.
+            renewed = touched(folder, str(claim["mark"]))
+            return renewed is not None and self._now() - renewed < DEAD_SECONDS * 1e9
         held = RemoteLock(folder, print).read()
         if held is None or held["mark"] != claim["mark"] or RemoteLock.dead_here(held):
             return False
@@ -91,6 +95,13 @@ class Claims:
             self._beats[claim["mark"]] = (held["beat"], time.monotonic())
             return True
         return time.monotonic() - since < DEAD_SECONDS
+
+    def _now(self) -> int:
+        """In nanoseconds, by the clock of the file system that the locks lie on."""
+        own = self._lock.path
+        assert isinstance(own, Path)
+        os.utime(own)
+        return own.stat().st_mtime_ns
 
 
 def _read(path: Location) -> dict[str, Any] | None:

@@ -27,7 +27,7 @@ DEAD_SECONDS = 40.0
 
 def sweep_lock(folder: Location, say: Callable[[str], None] = print) -> SweepLock | RemoteLock:
     """The lock of a sweep's folder. Both raise ``UserError`` on entering if another driver holds it."""
-    return RemoteLock(folder, say) if isinstance(folder, RemotePath) else SweepLock(folder)
+    return RemoteLock(folder, say) if isinstance(folder, RemotePath) else SweepLock(folder, say)
 
 
 def holder(folder: Location) -> tuple[int, str] | None:
@@ -49,6 +49,23 @@ def held_mark(folder: Path) -> str | None:
     """What tells the run of the command that holds a sweep's lock in a folder from others; None if nobody holds it."""
     said = _said(folder)
     return said[2] if said is not None else None
+
+
+def touched(folder: Path, mark: str) -> int | None:
+    """When a lock in a folder was last renewed, in nanoseconds of its file system's clock; None if it has another ``mark``."""
+    try:
+        with open(folder / "lock") as file:
+            return os.fstat(file.fileno()).st_mtime_ns if file.read().rpartition(" ")[2] == mark else None
+    except FileNotFoundError:
+        return None
+
+
+def current_mark(folder: Location) -> str | None:
+    """The same, wherever the folder lies."""
+    if not isinstance(folder, RemotePath):
+        return held_mark(folder)
+    held = RemoteLock(folder, print).read()
+    return str(held["mark"]) if held is not None and not RemoteLock.dead_here(held) else None
 
 
 def _said(folder: Path) -> tuple[int, str, str] | None:
@@ -81,14 +98,20 @@ def _held(sweep: str, holder: str) -> UserError:
 
 
 class SweepLock:
-    """In a folder: an advisory lock that the kernel drops when its holder dies, however it dies."""
+    """In a folder: an advisory lock that the kernel drops when its holder dies, however it dies.
 
-    def __init__(self, folder: Path) -> None:
-        """``folder`` is the sweep's."""
-        self.path, self.sweep = folder / "lock", folder.name
+    Some network file systems keep such locks to the host that took them. So the holder also touches the file every now and
+    then, and empties it when it lets go: another host that finds it full watches it first.
+    """
+
+    def __init__(self, folder: Path, say: Callable[[str], None] = print) -> None:
+        """``folder`` is the sweep's; ``say`` is told when a lock from another host is waited for."""
+        self.path, self.sweep, self.say = folder / "lock", folder.name, say
         self.mark = uuid.uuid4().hex
         self.file: Any = None
         self._made: list[Path] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True, name="lock")
 
     def __enter__(self) -> Self:
         """Raises ``UserError`` if another driver holds it."""
@@ -112,10 +135,39 @@ class SweepLock:
                     "on NFS, see that its lock service runs (`rpc.statd`, or NFS 4), or name another --storage"
                 ) from None
             raise _held(self.sweep, f"process {holder}") from None
+        try:
+            self._watch()
+        except BaseException:
+            self.file.close()
+            raise
         self.file.truncate(0)
         self.file.write(f"{os.getpid()} on {socket.gethostname()} {self.mark}")
         self.file.flush()
+        self._thread.start()
         return self
+
+    def _watch(self) -> None:
+        """A lock that was not let go of, from a host whose locks may not be seen here: raises ``UserError`` if it is alive."""
+        self.file.seek(0)
+        pid, _, host = self.file.read().rpartition(" ")[0].partition(" on ")
+        touched = os.fstat(self.file.fileno()).st_mtime_ns
+        os.utime(self.path)  # by the clock of the file system
+        now = self.path.stat().st_mtime_ns
+        if host in ("", socket.gethostname()) or now - touched > DEAD_SECONDS * 1e9:
+            return
+        holder = f"process {pid} on {host}"
+        self.say(f"{self.sweep}: {holder} had it; waiting up to {DEAD_SECONDS:g} s to see whether it is alive")
+        deadline = time.monotonic() + DEAD_SECONDS
+        while time.monotonic() < deadline:
+            time.sleep(0.5)
+            with open(self.path) as again:  # opened anew, since network file systems look at the server only then
+                if os.fstat(again.fileno()).st_mtime_ns != now:
+                    raise _held(self.sweep, holder)
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            with suppress(OSError):  # tried again at the next beat
+                os.utime(self.path)
 
     def _lock(self) -> None:
         for left in range(5, -1, -1):  # who looks whether it is held holds it for a moment
@@ -128,6 +180,10 @@ class SweepLock:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Let go. Of a sweep that was refused before it wrote anything, nothing is left."""
+        self._over.set()
+        self._thread.join()
+        with suppress(OSError):
+            self.file.truncate(0)
         if kind is not None and issubclass(kind, UserError) and self._made:
             self.path.unlink(missing_ok=True)
             with suppress(OSError):  # something else lies there

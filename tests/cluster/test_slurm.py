@@ -47,11 +47,13 @@ def study(name: str, seeds: int, epochs: int) -> dict[str, Any]:
     }
 
 
-def put(site: Site, tree: dict[str, Any], **words: Any) -> str:
-    """Study and site in the shared folder; the words that submit."""
-    (site.work / f"{tree['name']}.yaml").write_text(yaml.safe_dump(tree))
-    (site.work / "site.yaml").write_text(yaml.safe_dump({"cpus_per_node": 2, "time": "10", **words}))
-    return f"{sys.executable} -m ltsearch sweep {tree['name']}.yaml --slurm site.yaml"
+def put(site: Site, tree: dict[str, Any], where: str = ".", **words: Any) -> str:
+    """Study and site in the shared folder, or ``where`` below it; the words that submit."""
+    folder = site.work / where
+    folder.mkdir(exist_ok=True)
+    (folder / f"{tree['name']}.yaml").write_text(yaml.safe_dump(tree))
+    (folder / "site.yaml").write_text(yaml.safe_dump({"cpus_per_node": 2, "time": "10", "margin_minutes": 5, **words}))
+    return f"cd '{where}'; {sys.executable} -m ltsearch sweep {tree['name']}.yaml --slurm site.yaml"
 
 
 def numbers(folder: Path) -> dict[str, Any]:
@@ -93,7 +95,7 @@ def test_an_array_shares_the_cells_and_bears_a_lost_node(site: Site, tmp_path: P
     )
     assert "is in Slurm's queue already: job" in site.run(submit)
     assert "of Slurm: running" in site.run(f"{sys.executable} -m ltsearch status array.yaml")
-    where = dict(line.split() for line in site.run("squeue -h -r -n ltsearch-array -o '%K %N'").splitlines())
+    where = dict(line.split() for line in site.run("squeue -h -r -o '%K %N'").splitlines())
     lost = next(node for node in site.nodes if node.name == where["1"])
     lost.power_off()
     site.wait_for(lambda: not site.run("squeue -h").strip(), 420, "empty queue")
@@ -114,7 +116,11 @@ def test_an_allocation_goes_on_after_its_time_is_over(site: Site, tmp_path: Path
     site.wait_for(lambda: "followed by job" in logs(site, "allocation"), 240, "job that follows")
     site.wait_for(lambda: not site.run("squeue -h").strip(), 600, "empty queue")
     output = logs(site, "allocation")
-    assert "the job's time is nearly over" in output and "2 nodes (4 CPUs, 0 GPUs)" in output, output
+    assert (
+        "the job's time is nearly over" in output
+        and "is not needed" not in output
+        and "2 nodes (4 CPUs, 0 GPUs)" in output
+    ), output
     here = cells(site, tree, tmp_path)
     found = numbers(site.work)
     assert {cell: found[cell] for cell in here} == here and len(here) == 4
@@ -122,17 +128,17 @@ def test_an_allocation_goes_on_after_its_time_is_over(site: Site, tmp_path: Path
 
 
 def test_stop_and_scancel_leave_nothing(site: Site) -> None:
-    tree = study("stopped", seeds=3, epochs=3000)
-    submit = put(site, tree, mode="allocation", nodes=2)
-    for end in (f"{sys.executable} -m ltsearch stop stopped.yaml", "scancel --name=ltsearch-stopped"):
+    tree, folder = study("stopped", seeds=3, epochs=3000), "100% of my work"
+    submit = put(site, tree, folder, mode="allocation", nodes=2)
+    for end in (f"cd '{folder}'; {sys.executable} -m ltsearch stop stopped.yaml", "scancel --me"):
         said = site.run(submit)
         number = re.findall(r"job (\d+)", said)[0]
-        log = site.work / "slurm" / "stopped" / f"{number}.log"
+        log = site.work / folder / "slurm" / "stopped" / f"{number}.log"
         site.wait_for(lambda log=log: log.exists() and "start  " in log.read_text(), 120, "start of a trial")
         site.run(end)
         site.wait_for(lambda: not site.run("squeue -h").strip() and not site.left(), 90, "end of everything")
         assert "followed by job" not in log.read_text()
-        left = {node.name: node.run("ls -d /tmp/lts-*").stdout for node in site.nodes}
+        left = {node.name: node.run(f"ls -d /tmp/lts-{number}").stdout for node in site.nodes}
         assert not any(left.values()), (end, left, log.read_text())
 
 

@@ -6,13 +6,15 @@ import os
 import re
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ltsearch.plan.layout import make_plan
-from ltsearch.run.jobs import bare_record
+from ltsearch.run import joining
+from ltsearch.run.jobs import Job, Outcome, bare_record
 from ltsearch.run.queue import Queue
 from ltsearch.store.cells import CellStore
 from ltsearch.store.claims import Claims
@@ -21,6 +23,9 @@ from ltsearch.store.records import TAG_CELL, TAG_ROLE, Status
 from ltsearch.study.options import Choice
 from tests.ltsearch.helpers import study, write
 from tests.ltsearch.test_sweep import records, runs, start, wait_for
+from trainables.config import DataConfig
+from trainables.data import read_source, source_key
+from trainables.errors import UserError
 
 
 def ablation(**over: Any) -> dict[str, Any]:
@@ -51,9 +56,56 @@ def test_a_helper_is_done_when_others_have_what_is_left(tmp_path: Path) -> None:
             queue.running.pop(job.cell.id)
         assert queue.exhausted  # the first is left to who trains it
         has.release(first.id)
-        queue._looked = 0.0
+        queue.others._looked = -1e9
         again = queue.next()
         assert again is not None and again.cell.id == first.id  # but taken if it is let go
+
+
+def test_what_has_failed_or_is_stale_is_left_to_the_sweep(tmp_path: Path) -> None:
+    """A helper trains neither anew, and clears nothing; it is done when nothing else is left."""
+    plan = make_plan(Choice(write(tmp_path, ablation(seeds=1))).load())
+    store = CellStore(tmp_path / "store")
+    failed, stale, third = plan.cells
+    for cell, status in ((failed, Status.FAILED), (stale, Status.FINISHED)):
+        store.settle(bare_record(Job(cell, "ablation", cell.id)), status, "why")
+    with sweep_lock(store.sweep_folder("synthetic")) as main, sweep_lock(store.sweep_folder("synthetic+a-1")) as other:
+        judge = lambda record: record.cell == stale.id  # noqa: E731
+        helper = Queue(plan, store, None, [], judge, Claims(store, other), helps=True)
+        job = helper.next()
+        assert job is not None and job.cell.id == third.id and helper.next() is None
+        store.settle(bare_record(job), Status.FINISHED)
+        helper.end(job, Outcome(Status.FINISHED))
+        assert helper.exhausted
+        assert {str(store.read(cell.id).status) for cell in (failed, stale)} == {"failed", "finished"}  # type: ignore[union-attr]
+        # The sweep itself trains both, and has no cell at hand for later while others pull.
+        sweep = Queue(plan, store, None, [], judge, Claims(store, main))
+        assert {job.cell.id for job in (sweep.next(), sweep.next()) if job is not None} == {failed.id, stale.id}
+        assert helper.others.pull and sweep.others.pull
+    (store.sweep_folder("synthetic+a-1") / "lock").unlink()
+    store.sweep_folder("synthetic+a-1").rmdir()
+    sweep.others._looked_for_helpers = -1e9
+    assert not sweep.others.pull
+
+
+def test_a_machine_that_differs_does_not_join(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = DataConfig(name="digits")
+    source = read_source(config, tmp_path)
+    folder, data = tmp_path / "sweep", {source_key(config): source}
+    with sweep_lock(folder) as lock:
+        joining.check(folder, data, tmp_path)  # no terms
+        joining.write(folder, lock.mark, data)
+        joining.check(folder, data, tmp_path)
+        other = {source_key(config): replace(source, fingerprint="other")}
+        with pytest.raises(
+            UserError, match=r"digits below .* has other images than the sweep trains on .fingerprint other, there"
+        ):
+            joining.check(folder, other, tmp_path)
+        monkeypatch.setattr(joining, "versions", lambda: {"code": "abc", "torch": "1"})
+        with pytest.raises(
+            UserError, match=r"the sweep runs with other versions than this machine has: code abc \(there \w+\)"
+        ):
+            joining.check(folder, data, tmp_path)
+    joining.check(folder, other, tmp_path)  # nobody runs it now
 
 
 @pytest.mark.slow

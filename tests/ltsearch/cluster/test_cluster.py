@@ -25,7 +25,7 @@ from ltsearch.sweep import parser, typed
 from tests.ltsearch.helpers import ROOT, environment, study, sweep, write
 from trainables.errors import UserError
 
-FILES = ["cluster.yaml", "docs/cluster/aws.yaml"]
+FILES = ["cluster.yaml", "docs/cluster/aws.yaml", "docs/cluster/gcp.yaml"]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pickle
 import re
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import yaml
 
 from ltsearch.plan import placement
 from ltsearch.run import nodes, placement_groups
+from ltsearch.run.growth import Demand
 from ltsearch.run.nodes import Capacity, Terms
 from ltsearch.study.spec import Resources
 from trainables.errors import UserError
@@ -106,9 +108,40 @@ def test_a_cluster_that_may_grow() -> None:
     four = Resources(workers=4, cpus_per_worker=2, gpus_per_worker=1)
     with pytest.raises(UserError, match="1 GPUs .the largest node has 0."):
         Capacity(four, lambda: head)
-    assert Capacity(four, lambda: head, AWS)() == 2
+    grows = Capacity(four, lambda: head, AWS)
+    assert grows() == 1 and grows.fitting() == 0 and grows.most() == 2  # a trial that waits, not two
+    somehow = Capacity(four, lambda: head, {})  # on Kubernetes, nobody says how far
+    assert somehow() == 1 and somehow.grows
     with pytest.raises(UserError, match="room for 9 workers"):
         Capacity(Resources(workers=9, cpus_per_worker=2, gpus_per_worker=1), lambda: head, AWS)
+
+
+@pytest.mark.parametrize(
+    ("config", "here", "running", "left", "limit", "wanted"),
+    [
+        (AWS, 0, 1, 50, None, 1),  # the first node
+        (AWS, 2, 1, 50, None, 0),  # there is room
+        (AWS, 2, 2, 50, None, 2),  # as many again
+        (AWS, 6, 6, 50, None, 2),  # as far as it may grow: two nodes of four GPUs
+        (AWS, 8, 8, 50, None, 0),
+        ({}, 6, 6, 50, None, 6),
+        ({}, 6, 6, 9, None, 3),  # no more than there is to do
+        ({}, 6, 6, 50, 7, 1),  # `ltsearch change --max-concurrent`
+    ],
+)
+def test_how_many_nodes_are_asked_for(
+    config: dict[str, Any], here: int, running: int, left: int, limit: int | None, wanted: int
+) -> None:
+    resources = Resources(cpus_per_worker=1, gpus_per_worker=1)
+    capacity = Capacity(resources, lambda: [{"CPU": 64.0, "GPU": float(here)}], config)
+    capacity.limit = limit
+    queue: Any = SimpleNamespace(running=dict.fromkeys(range(running)), could_run=lambda: left)
+    assert Demand(resources, capacity, queue).wanted() == wanted
+
+
+def test_kuberay_grows_somehow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(nodes.KUBERAY, "1")
+    assert nodes.growable(tmp_path / "none.yaml") == {}
 
 
 def test_mixed_versions() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ltsearch.plan.cells import Cell, Plan
 from ltsearch.plan.layout import make_plan
-from ltsearch.run import jobs, queue
+from ltsearch.run import jobs, others
 from ltsearch.run.jobs import TRANSITIONS, Job, Outcome, State
 from ltsearch.run.queue import Queue
 from ltsearch.search.optuna_study import SearchStudy
@@ -214,7 +214,7 @@ def test_without_failures_every_row_and_winner_has_its_cells(order: list[tuple[s
 def test_two_sweeps_train_a_cell_that_they_share_once(order: list[tuple[bool, list[tuple[str, int]]]]) -> None:
     """Two drivers on one store; either may be killed and come back, or be gone for good at the end."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(queue, "LOOK_SECONDS", 0.0)
+        patch.setattr(others, "LOOK_SECONDS", 0.0)
         tree = studies()["search"]
         both = Sweep(Path(folder), tree), Sweep(Path(folder), {**tree, "name": "another"})
         for which, some in order:
@@ -233,7 +233,7 @@ def test_two_sweeps_train_a_cell_that_they_share_once(order: list[tuple[bool, li
 
 
 def test_what_a_driver_that_is_gone_had_claimed_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(others, "LOOK_SECONDS", 0.0)
     tree = studies()["search"]
     first, second = Sweep(tmp_path, tree), Sweep(tmp_path, {**tree, "name": "another"})
     for _ in range(AT_ONCE):

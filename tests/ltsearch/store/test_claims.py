@@ -6,13 +6,15 @@ import errno
 import fcntl
 import multiprocessing
 import os
+import threading
+import time
 import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ltsearch.store import claims
+from ltsearch.store import claims, locks
 from ltsearch.store.cells import CLAIM, CellStore
 from ltsearch.store.claims import Claims
 from ltsearch.store.locks import RemoteLock, SweepLock, sweep_lock
@@ -98,3 +100,61 @@ def test_a_file_system_without_locks_is_told_of(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(fcntl, "flock", no_locks)
     with pytest.raises(UserError, match=r"a/lock: this file system has no locks \(No locks available\).* on NFS, see"):
         SweepLock(tmp_path / "a").__enter__()
+
+
+def test_locks_that_stay_with_their_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system whose locks other hosts do not see: a claim counts as long as its lock is renewed."""
+    store = CellStore(tmp_path)
+    with SweepLock(store.sweep_folder("a")) as a, SweepLock(store.sweep_folder("b")) as b:
+        first, second = Claims(store, a), Claims(store, b)
+        first.mine["host"] = "elsewhere"
+        assert first.take("c") is None
+        monkeypatch.setattr(claims, "held_mark", lambda folder: None)
+        assert str(second.other("c")).endswith("on elsewhere)")
+        long_ago = time.time() - 2 * locks.DEAD_SECONDS
+        os.utime(a.path, (long_ago, long_ago))
+        assert second.take("c") is None
+
+
+def test_a_lock_from_another_host_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "DEAD_SECONDS", 2.0)
+    folder, told = tmp_path / "a", list[str]()
+    folder.mkdir()
+    (folder / "lock").write_text("7 on elsewhere abc")
+    with SweepLock(folder, told.append):
+        assert told == ["a: process 7 on elsewhere had it; waiting up to 2 s to see whether it is alive"]
+    with SweepLock(folder, told.append):  # it was let go of
+        assert len(told) == 1
+    (folder / "lock").write_text("7 on elsewhere abc")
+    os.utime(folder / "lock", (0, 0))
+    with SweepLock(folder, told.append):  # dead for long
+        assert len(told) == 1
+    (folder / "lock").write_text("7 on elsewhere abc")
+    alive, over = threading.Event(), threading.Event()
+
+    def beat() -> None:
+        while not over.wait(0.2):
+            os.utime(folder / "lock")
+            alive.set()
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        assert alive.wait(10)
+        with pytest.raises(UserError, match=r"a is already being run \(process 7 on elsewhere\)"):
+            SweepLock(folder, told.append).__enter__()
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_holder_renews_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "BEAT_SECONDS", 0.05)
+    with SweepLock(tmp_path / "a") as lock:
+        os.utime(lock.path, (0, 0))
+        deadline = time.monotonic() + 20
+        while locks.touched(tmp_path / "a", lock.mark) == 0 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert (locks.touched(tmp_path / "a", lock.mark) or 0) > 0 and locks.touched(tmp_path / "a", "other") is None
+        assert locks.current_mark(tmp_path / "a") == lock.mark
+    assert locks.current_mark(tmp_path / "a") is None and lock.path.read_text() == ""

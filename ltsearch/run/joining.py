@@ -1,0 +1,56 @@
+"""What a machine that joins a sweep must have in common with it: versions, code and images.
+
+``terms.json`` in the sweep's folder, which the driver writes and a helper reads; it counts while that run of the command lasts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ltsearch.run.nodes import versions
+from ltsearch.store.locks import current_mark
+from trainables.data import SourceKey
+from trainables.errors import UserError
+from trainables.files import Location, write_text
+
+if TYPE_CHECKING:
+    from trainables.data.source import Source
+
+FILE = "terms.json"
+
+
+def write(folder: Location, mark: str, data: Mapping[SourceKey, Source]) -> None:
+    """``mark`` is the lock's, ``data`` what is left to be trained on."""
+    prints = {repr(tuple(key)): source.fingerprint for key, source in data.items()}
+    write_text(folder / FILE, json.dumps({"mark": mark, "versions": versions(), "data": prints}, indent=1))
+
+
+def check(folder: Location, data: Mapping[SourceKey, Source], root: Path) -> None:
+    """Raises ``UserError`` if the sweep that runs now has other versions, or other images of a set, than this machine."""
+    try:
+        terms = json.loads((folder / FILE).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return
+    if terms.get("mark") != current_mark(folder):
+        return
+    here = versions()
+    odd = [
+        f"{name} {here.get(name, 'none')} (there {its})"
+        for name, its in terms["versions"].items()
+        if here.get(name) != its
+    ]
+    if odd:
+        raise UserError(
+            f"the sweep runs with other versions than this machine has: {', '.join(odd)}; results must not depend on where a "
+            "trial ran: install the same here (`code` is ltsearch's own, by its hash)"
+        )
+    for key, source in data.items():
+        its = terms["data"].get(repr(tuple(key)))
+        if its not in (None, source.fingerprint):
+            raise UserError(
+                f"{key.path or key.name} below {root} has other images than the sweep trains on (fingerprint "
+                f"{source.fingerprint}, there {its}): copy the set from there, or name another --data-root"
+            )

@@ -1,0 +1,79 @@
+"""A sweep on a cluster that starts nodes as they are asked for, by Ray's own autoscaler and its provider of pretended nodes."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from ltsearch.run.nodes import KUBERAY
+from ltsearch.store.cells import CellStore
+from tests.cluster import hosts
+from tests.cluster.hosts import Host, Hosts
+from tests.ltsearch.helpers import study
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(hosts.missing() is not None, reason=hosts.missing() or ""),
+]
+
+MOST = 4
+PRETENDED = {
+    "cluster_name": "pretended",
+    "max_workers": MOST,
+    "provider": {"type": "fake_multinode", "use_node_id_as_ip": True, "disable_node_updaters": True,
+                 "disable_launch_config_check": True},
+    "available_node_types": {
+        "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "cpu": {"resources": {"CPU": 1, "object_store_memory": 80_000_000}, "node_config": {}, "min_workers": 0,
+                "max_workers": MOST},
+    },
+    "head_node_type": "head",
+    "upscaling_speed": 100.0,
+    "idle_timeout_minutes": 5.0,
+    "auth": {}, "docker": {}, "file_mounts": {}, "cluster_synced_files": [], "file_mounts_sync_continuously": False,
+    "rsync_exclude": [], "rsync_filter": [], "initialization_commands": [], "setup_commands": [],
+    "head_setup_commands": [], "worker_setup_commands": [], "head_start_ray_commands": [],
+    "worker_start_ray_commands": [], "head_node": {}, "worker_nodes": {},
+}  # fmt: skip
+
+
+@pytest.fixture
+def head() -> Iterator[Host]:
+    """The head of a cluster without any node that trains."""
+    with Hosts() as all_of_them:
+        head = all_of_them.hosts[0]
+        (all_of_them.shared / "work").mkdir()
+        (all_of_them.shared / "pretended.json").write_text(json.dumps(PRETENDED))
+        start = (
+            f"{sys.executable} -m ray.scripts.scripts start --head --port=6379 --num-cpus=0 --include-dashboard=false "
+        )
+        start += "--object-store-memory=80000000 --autoscaling-config=/mnt/pretended.json"
+        env = {"RAY_enable_autoscaler_v2": "0", "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+        done = head.run(start, env=env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield head
+
+
+def test_a_search_takes_nodes_as_they_come(head: Host) -> None:
+    """From none to four: each proposal is made when there is a node for it, and no more nodes are asked for than allowed."""
+    tree: dict[str, Any] = study(**{"base.synthetic.epoch_seconds": 1.0, "search.trials": 16})
+    del tree["ablation"]
+    work = head.shared / "work"
+    (work / "study.yaml").write_text(yaml.safe_dump(tree))
+    command = f"{sys.executable} -m ltsearch.sweep study.yaml --address auto"
+    done = head.run(f"{{ {command}; }} 2>&1", "/mnt/work", 400, {KUBERAY: "1"})
+    assert done.returncode == 0, done.stdout
+    store = CellStore(work / "store")
+    records = [store.read(path.parent.name) for path in (work / "store" / "cells").glob("*/record.json")]
+    assert len(records) == 16 and {str(r.status) for r in records if r is not None} <= {"finished", "pruned"}
+    began = [line for line in done.stdout.splitlines() if re.search(r"\bstart  trial", line)]
+    assert len(began) == 16
+    seen = json.loads((work / "store" / "sweeps" / "synthetic" / "status.json").read_text())
+    assert seen["nodes"], seen

@@ -1,0 +1,110 @@
+"""What a site's file becomes: the job's script and the words in it. ``tests/cluster/test_slurm.py`` asks Slurm itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ltsearch import sweep
+from ltsearch.cluster import slurm, slurm_job
+from tests.ltsearch.helpers import study, write
+
+
+def site(folder: Path, **words: Any) -> slurm.Site:
+    (folder / "site.yaml").write_text(yaml.safe_dump({"cpus_per_node": 4, "time": "10", **words}))
+    return slurm.read_site(folder / "site.yaml")
+
+
+def asked(text: str) -> dict[str, str]:
+    """What the script asks for, as a shell reads its words."""
+    lines = [line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH --")]
+    words = [shlex.split(line) for line in lines]
+    assert all(len(line) == 1 for line in words)
+    return dict(line[0].removeprefix("--").partition("=")[::2] for line in words)
+
+
+def test_paths_and_words_of_any_kind_reach_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "my 100% work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    place = (slurm.FOLDER / "s").absolute()
+    of = site(tmp_path, constraint="a100&nvlink", gpus_per_node=4, gpu_type="a100", nodes=3, setup="module load python")
+    text = slurm.script(of, "s", place)
+    found = asked(text)
+    assert found["output"] == f"{place}/%A_%a.log".replace("100% work", "100%% work")
+    assert found["constraint"] == "a100&nvlink" and found["array"] == "0-2" and found["gpus-per-node"] == "a100:4"
+    assert f"cd '{folder}'" in text and "\nmodule load python\n" in text
+    assert slurm.script(site(tmp_path, mode="allocation"), "s", place).count("--no-kill") == 1
+    done = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_how_many_jobs_came_before_is_the_scripts_word(tmp_path: Path) -> None:
+    """Whatever becomes of the environment (``--export=NONE``)."""
+    of = site(tmp_path, python="echo", options=["--export=NONE"])
+    text = slurm.script(of, "s", tmp_path)
+    done = subprocess.run(["bash", "-s", "3"], input=text, text=True, capture_output=True, check=True)
+    assert done.stdout.split() == ["-m", "ltsearch.cluster.slurm_job", "run", str(tmp_path / "job.json"), "3"]
+
+
+def test_what_trains_is_in_the_container_and_the_job_is_not(tmp_path: Path) -> None:
+    inside = site(tmp_path, python="/opt/py/bin/python", container="apptainer exec --nv 'my image.sif'")
+    assert inside.command == ["apptainer", "exec", "--nv", "my image.sif", "python3"]
+    text = slurm.script(inside, "s", tmp_path)
+    assert "exec /opt/py/bin/python -m ltsearch.cluster.slurm_job run" in text and "apptainer" not in text
+    assert site(tmp_path, python="uv run python").command == ["uv", "run", "python"]
+
+
+def test_a_study_of_another_folder_is_another_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        names.append(slurm.job_name("study"))
+    assert len(set(names)) == 2 and all(name.startswith("ltsearch-study-") for name in names)
+
+
+def test_dry_run_writes_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = str(write(tmp_path, study()))
+    site(tmp_path, margin_minutes=3)
+    assert sweep.main([path, "--slurm", "site.yaml", "--dry-run", "--seeds", "2", "--retry"]) == 0
+    assert "job.sh: written; `sbatch` submits it" in capsys.readouterr().out
+    job = slurm_job.JobFile(**json.loads((tmp_path / "slurm" / "synthetic" / "job.json").read_text()))
+    assert job.margin_seconds == 180 and job.sweep == [path, "--seeds", "2", "--retry"]
+    assert job.again == job.join == [path, "--seeds", "2"]
+
+
+def test_what_does_not_go_with_slurm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = str(write(tmp_path, study()))
+    site(tmp_path)
+    for words, said in (
+        (["--costs"], "leave --address, --cluster, --local, --costs out"),
+        (["--fresh", "--dry-run"], "--fresh with `mode: array`"),
+    ):
+        assert sweep.main([path, "--slurm", "site.yaml", *words]) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "slurm").exists()
+
+
+def test_a_jobs_folder_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", f"test-{os.getpid()}")
+    monkeypatch.setenv("RAY_TMPDIR", "")
+    with slurm_job.private_folder() as folder:
+        (folder / "left").write_text("of a node that lost its power")
+        assert folder.stat().st_mode & 0o777 == 0o700
+        with slurm_job.private_folder() as again:
+            assert again == folder and not any(again.iterdir())
+    assert not folder.exists()
