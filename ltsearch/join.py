@@ -84,7 +84,8 @@ def join(loaded: Loaded, storage: str | None, data_root: str | None, *, ray_logs
             from ltsearch.show.progress import Progress
 
             sweep_folder = store.sweep_folder(loaded.sweep)
-            joining.check(sweep_folder, work.data, root)
+            terms = joining.Terms(sweep_folder, work.data, root)
+            terms.look()
             session.enter_context(ray_session(None, logs=ray_logs))
             capacity = nodes.Capacity(resources, nodes.alive, None)
             sources.remember(store, work.data, root)
@@ -98,7 +99,13 @@ def join(loaded: Loaded, storage: str | None, data_root: str | None, *, ray_logs
             )
             try:
                 with progress:
-                    listening = Listening(sweep_folder, queue, capacity, progress.say)
+                    listening = Listening(sweep_folder, queue, None, progress.say)
+
+                    def each_round() -> None:
+                        terms.look()
+                        if terms.met:
+                            listening.look()
+
                     run(
                         queue,
                         resources,
@@ -107,7 +114,7 @@ def join(loaded: Loaded, storage: str | None, data_root: str | None, *, ray_logs
                         collect(),
                         logs=ray_logs,
                         functions=functions,
-                        each_round=listening.look,
+                        each_round=each_round,
                     )
             finally:
                 session.close()

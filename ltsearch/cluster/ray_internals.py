@@ -81,6 +81,14 @@ def placement_groups() -> list[PlacementGroup]:
     return found
 
 
+def autoscaler_reports() -> bool:
+    """Does an autoscaler run? Where the head's pod starts none, KubeRay's stands beside it; nothing public tells."""
+    if import_module("ray.autoscaler.v2.utils").is_autoscaler_v2(fetch_from_server=True):
+        return True
+    key = import_module("ray._private.ray_constants").DEBUG_AUTOSCALING_STATUS
+    return bool(import_module("ray.experimental.internal_kv")._internal_kv_get(key))
+
+
 def ended_jobs() -> set[str]:
     """Ids. The public list asks the dashboard, which may not be there."""
     return {job["JobID"] for job in _state().job_table() if job["IsDead"]}

@@ -19,9 +19,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ltsearch.study.messages import explain
 from ltsearch.study.options import Choice, RunOptions
@@ -95,6 +95,16 @@ class Site(Checked):
                 raise ValueError(f"{word!r} is not one line of text")
         return value
 
+    @model_validator(mode="after")
+    def _time_for_work(self) -> Self:
+        asked = minutes(self.time)
+        if asked is not None and asked <= self.margin_minutes:
+            raise ValueError(
+                f"time = {self.time!r} leaves nothing before margin_minutes = {self.margin_minutes:g}, in which a job ends its "
+                "sweep: raise the first, or lower the second"
+            )
+        return self
+
     @property
     def command(self) -> list[str]:
         """The Python that trains."""
@@ -103,6 +113,19 @@ class Site(Checked):
             if self.container
             else shlex.split(self.python)
         )
+
+
+def minutes(time: str) -> float | None:
+    """What Slurm takes a time for: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S; None if for nothing."""
+    days, dash, rest = time.strip().rpartition("-")
+    parts = rest.split(":")
+    if not all(part.isdigit() for part in [*parts, *([days] if dash else [])]) or len(parts) > 3:
+        return None
+    numbers = [int(part) for part in parts]
+    if not dash and len(numbers) < 3:
+        numbers.insert(0, 0)
+    hours, minute, seconds = (numbers + [0, 0])[:3]
+    return 1440 * int(days or 0) + 60 * hours + minute + seconds / 60
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ from trainables.errors import UserError
 from trainables.time_limit import ENDS_AT
 
 INTERRUPTED = 130  # a sweep's exit code after SIGTERM; `exit_codes` comes after this room
-ASKED = 5  # times that Slurm is asked for the time that is left
+ASKED = 5  # times that Slurm is asked for something
+LIMIT_SECONDS = 5.0  # so shortly before the limit, and after, SIGTERM is Slurm's own
 START_SECONDS = 120.0  # until Ray's head must answer
 JOIN_SECONDS = 60.0  # until the nodes of an allocation must have joined
 END_SECONDS = 15.0  # until a process that was told to end is killed
@@ -49,7 +50,8 @@ def main(argv: Sequence[str]) -> int:
 def run(job: JobFile, restarts: int) -> int:
     """Run the sweep, or a part of it, within this job's time; ``restarts`` jobs came before because of time."""
     left = seconds_left()
-    deadline = time.monotonic() + left - job.margin_seconds if left is not None else float("inf")
+    limit = time.monotonic() + left if left is not None else float("inf")
+    deadline = limit - job.margin_seconds
     if left is not None and left <= job.margin_seconds:
         print(
             f"the job has {left:.0f} s, and margin_minutes asks for {job.margin_seconds:.0f}: nothing is begun",
@@ -65,20 +67,21 @@ def run(job: JobFile, restarts: int) -> int:
         print(f"job {os.environ['SLURM_JOB_ID']} on {socket.gethostname()}: process {driver.pid}", flush=True)
         told, following = False, None
         while driver.poll() is None:
-            out_of_time = time.monotonic() > deadline
-            if (out_of_time or wanted.asked) and not told:
-                print("asked to stop" if wanted.asked else "the job's time is nearly over", flush=True)
-                if not wanted.asked:  # first, since Slurm may end this one before it has ended
+            # At the limit Slurm sends the same signal.
+            stopped = wanted.asked and time.monotonic() < limit - LIMIT_SECONDS
+            if (time.monotonic() > deadline or wanted.asked) and not told:
+                print("asked to stop" if stopped else "the job's time is nearly over", flush=True)
+                if not stopped:  # first, since Slurm may end this one before it has ended
                     following = follow(job, restarts)
                 driver.send_signal(signal.SIGTERM)
                 told = True
+            if stopped and following is not None:
+                not_needed(following, "asked to stop")
+                following = None
             time.sleep(0.2)
     code = driver.returncode
-    if following is not None and (wanted.asked or code != INTERRUPTED):
-        slurm(["scancel", following])
-        print(
-            f"job {following} is not needed: {'asked to stop' if wanted.asked else 'the sweep has ended'}", flush=True
-        )
+    if following is not None and code != INTERRUPTED:
+        not_needed(following, "the sweep has ended")
     return code if code >= 0 else 128 - code
 
 
@@ -115,13 +118,23 @@ def follow(job: JobFile, restarts: int) -> str | None:
     task = os.environ.get("SLURM_ARRAY_TASK_ID")
     where = [f"--array={task}"] if task is not None else []
     after = f"--dependency=afterany:{_number()}"
-    done = slurm(["sbatch", "--parsable", after, *where, job.script, str(restarts + 1)])
-    if done.returncode:
+    for attempt in range(ASKED):
+        time.sleep(2.0 * attempt)
+        done = slurm(["sbatch", "--parsable", after, *where, job.script, str(restarts + 1)])
+        if done.returncode == 0:
+            break
+    else:
         print(f"no job follows: {done.stderr}", flush=True)
         return None
     number = done.stdout.strip().split(";")[0]
     print(f"followed by job {number}", flush=True)
     return number
+
+
+def not_needed(number: str, why: str) -> None:
+    """Take the next job back."""
+    slurm(["scancel", number])
+    print(f"job {number} is not needed: {why}", flush=True)
 
 
 def seconds_left() -> float | None:

@@ -2,7 +2,8 @@
 
 What Ray's autoscaler starts nodes for is what cannot be placed. Trials that wait for a place would do, but each of them is a
 proposal that the search made blindly; so groups of empty places wait instead. One that is placed is given back at once, and
-they go with the driver, however it ends: nobody is left paying for nodes.
+they go with the driver: nobody is left paying for nodes. (Of a driver that is killed while one is being placed, Ray may keep
+that one; the next sweep's ``placement_groups.Orphans`` removes it.)
 """
 
 from __future__ import annotations
@@ -37,42 +38,41 @@ class Demand:
         here, running = self.capacity.fitting(), len(self.queue.running)
         if running < max(here, 1):
             return 0
-        most = min(self.queue.could_run(), self.resources.max_concurrent or 2**31)
+        most = self.queue.could_run()
         if self.capacity.limit is not None:
             most = min(most, self.capacity.limit)
         if self.capacity.more:
             most = min(most, self.capacity.most())
-        return max(0, min(most - here, max(here, 1)))
+        # What waits for a place, as the first trial does, asks for it itself.
+        return max(0, min(most - max(here, running), max(here, 1)))
 
     def look(self) -> None:
         """Often called, seldom does anything, and never ends a sweep."""
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return
         self._looked = time.monotonic()
-        from ray.util import placement_group
+        from ray.util import placement_group, placement_group_table
 
+        self.capacity()
         with suppress(Exception):  # Ray raises many kinds while nodes come and go; it is tried again at the next look
-            self._give_back(sum(_placed(group) for group in self.groups), _placed)
+            states = placement_group_table() if self.groups else {}
+            self._give_back([one for one in self.groups if states.get(one.id.hex(), {}).get("state") != "PENDING"])
             wanted = self.wanted()
-            self._give_back(len(self.groups) - wanted, lambda group: True)
+            self._give_back(self.groups[wanted:])
             bundle = {"CPU": self.resources.cpus_per_worker, "GPU": self.resources.gpus_per_worker}
             strategy = "SPREAD" if self.resources.placement == "spread" else "PACK"
             while len(self.groups) < wanted:
                 bundles = [{kind: of for kind, of in bundle.items() if of}] * self.resources.workers
                 self.groups.append(placement_group(bundles, strategy))
 
-    def _give_back(self, count: int, which: Any) -> None:
+    def _give_back(self, groups: list[Any]) -> None:
         from ray.util import remove_placement_group
 
-        for group in [group for group in self.groups if which(group)][: max(count, 0)]:
+        for group in list(groups):
             remove_placement_group(group)
             self.groups.remove(group)
 
     def close(self) -> None:
         """Nothing is asked for any more."""
         with suppress(Exception):  # the driver ends, and they with it
-            self._give_back(len(self.groups), lambda group: True)
-
-
-def _placed(group: Any) -> bool:
-    return bool(group.wait(timeout_seconds=0.01))
+            self._give_back(self.groups)

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ltsearch.cluster import ray_internals
 from ltsearch.plan import placement
 from ltsearch.plan.placement import Node
 from ltsearch.store.cells import CellStore
@@ -39,12 +40,12 @@ def alive() -> list[Node]:
 def growable(path: Path = BOOTSTRAP) -> Mapping[str, Any] | None:
     """The configuration of the autoscaling cluster whose head this is; None if it is none, or one of hosts that are there.
 
-    On Kubernetes nobody but KubeRay knows how far it may grow: an empty one.
+    On Kubernetes nobody but KubeRay knows how far it may grow: an empty one, if its autoscaler runs.
     """
     import yaml
 
     if os.environ.get(KUBERAY) == "1":
-        return {}
+        return {} if ray_internals.autoscaler_reports() else None
     try:
         config = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):

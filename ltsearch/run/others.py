@@ -10,6 +10,7 @@ from pathlib import Path
 from ltsearch.plan.cells import first
 from ltsearch.run.jobs import Job
 from ltsearch.store.claims import Claims
+from ltsearch.store.locks import current_mark
 from ltsearch.store.retries import patiently
 from trainables.files import Location
 
@@ -67,7 +68,8 @@ class Others:
         """Do other machines pull cells of this sweep? Then none is claimed before there is room for it."""
         if isinstance(self.folder, Path) and time.monotonic() - self._looked_for_helpers >= LOOK_SECONDS:
             self._looked_for_helpers = time.monotonic()
-            self._helped = any(self.folder.parent.glob(f"{self.folder.name}+*"))
+            helpers = self.folder.parent.glob(f"{self.folder.name}+*")
+            self._helped = any(current_mark(folder) is not None for folder in helpers)
         return self.helps or self._helped
 
     def have_all(self, jobs: Sequence[Job]) -> bool:

@@ -148,7 +148,7 @@ def run(
     if resources.workers > 1:
         spread = resources.placement == "spread"
         layout = Layout(resources.workers, resources.cpus_per_worker, resources.gpus_per_worker, spread)
-    orphans = Orphans() if layout is not None else None
+    orphans = Orphans() if layout is not None or demand is not None else None
     wanted = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
 
     def able() -> list[str]:

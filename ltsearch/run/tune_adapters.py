@@ -110,8 +110,9 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
         """What is looked at now and then; called often, also while Tune waits for the next trial."""
         if self.orphans is not None:
             self.orphans.tidy()
-        for look in self.each_round:
-            look()
+        with self.keeping():
+            for look in self.each_round:
+                look()
         if self.queue.only_waits_for_others and self.controller is not None:
             # An idle actor would hold a place that the sweep which is waited for may be in need of.
             ray_internals.let_idle_actors_go(self.controller)

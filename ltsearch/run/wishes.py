@@ -62,8 +62,8 @@ def forget(folder: Location) -> None:
 class Listening:
     """The driver's side: grants what is asked, and says so."""
 
-    def __init__(self, folder: Location, queue: Queue, capacity: Capacity, say: Callable[[str], None]) -> None:
-        """``say`` is told what is done."""
+    def __init__(self, folder: Location, queue: Queue, capacity: Capacity | None, say: Callable[[str], None]) -> None:
+        """``say`` is told what is done. Without ``capacity``: of a helper, which only leaves rows out."""
         self.folder, self.queue, self.capacity, self.say = folder, queue, capacity, say
         self.granted = Wishes()
         self._every = LOOK_SECONDS_REMOTE if isinstance(folder, RemotePath) else LOOK_SECONDS
@@ -76,9 +76,11 @@ class Listening:
         self._looked = time.monotonic()
         if (wishes := read(self.folder)) is None:
             return
+        if self.capacity is None:
+            wishes = Wishes(left_out=wishes.left_out)
         if wishes.trials is not None and wishes.trials != self.granted.trials:
             self.say(self.queue.change_trials(wishes.trials))
-        if wishes.max_concurrent is not None and wishes.max_concurrent != self.granted.max_concurrent:
+        if self.capacity is not None and wishes.max_concurrent not in (None, self.granted.max_concurrent):
             self.capacity.limit = wishes.max_concurrent
             self.say(f"as asked: {self.capacity()} trials at once")
         for row in wishes.left_out:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ltsearch.store.cells import CLAIM, CellStore
-from ltsearch.store.locks import DEAD_SECONDS, RemoteLock, SweepLock, held_mark, touched
+from ltsearch.store.locks import DEAD_SECONDS, RECENT_SECONDS, RemoteLock, SweepLock, held_mark, touched
 from trainables.files import Location, RemotePath
 
 
@@ -25,7 +25,7 @@ class Claims:
 
     def __init__(self, store: CellStore, lock: SweepLock | RemoteLock) -> None:
         """``lock`` is held as long as the claims are to count."""
-        self.store, self._lock = store, lock
+        self.store = store
         self.mine = {"sweep": lock.sweep, "mark": lock.mark, "pid": os.getpid(), "host": socket.gethostname()}
         self.held: set[str] = set()
         self._beats: dict[
@@ -35,8 +35,8 @@ class Claims:
     def take(self, cell: str) -> str | None:
         """Claim a cell; returns who has it already, None if it is ours now.
 
-        In a folder, the kernel sees to it that one of two gets it. Object stores have nothing of that kind that pyarrow
-        reaches: two drivers that claim a cell within the same milliseconds may both train it; the first to finish is believed.
+        In a folder, the kernel sees to it that one of two gets it, where its locks reach. Object stores have nothing of that
+        kind that pyarrow reaches: two drivers that claim a cell within the same milliseconds may both train it; the first to finish is believed.
         """
         path = self.store.folder(cell) / CLAIM
         if isinstance(path, RemotePath):
@@ -54,6 +54,12 @@ class Claims:
                     return other
                 file.truncate(0)
                 file.write(json.dumps(self.mine))
+                file.flush()
+                os.fsync(file.fileno())
+            if (
+                other := self._other(_read(path))
+            ) is not None:  # where the lock does not reach: the last to write has it
+                return other
         self.held.add(cell)
         return None
 
@@ -85,23 +91,20 @@ class Claims:
                 return bool(mark == claim["mark"])
             # Some network file systems keep locks to the host that took them: then it is alive if it is renewed.
             renewed = touched(folder, str(claim["mark"]))
-            return renewed is not None and self._now() - renewed < DEAD_SECONDS * 1e9
+            old = renewed is None or time.time() - renewed / 1e9 > DEAD_SECONDS + RECENT_SECONDS
+            return not old and self._is_renewed(claim["mark"], renewed)
         held = RemoteLock(folder, print).read()
         if held is None or held["mark"] != claim["mark"] or RemoteLock.dead_here(held):
             return False
-        # Clocks of two machines differ, so the lock is watched: it is alive if it is renewed.
-        seen, since = self._beats.get(claim["mark"], (None, 0.0))
-        if held["beat"] != seen:
-            self._beats[claim["mark"]] = (held["beat"], time.monotonic())
+        return self._is_renewed(claim["mark"], held["beat"])
+
+    def _is_renewed(self, mark: str, beat: object) -> bool:
+        """Clocks of two machines differ, so a lock is watched: it is alive if it is renewed."""
+        seen, since = self._beats.get(mark, (None, 0.0))
+        if beat != seen:
+            self._beats[mark] = (beat, time.monotonic())
             return True
         return time.monotonic() - since < DEAD_SECONDS
-
-    def _now(self) -> int:
-        """In nanoseconds, by the clock of the file system that the locks lie on."""
-        own = self._lock.path
-        assert isinstance(own, Path)
-        os.utime(own)
-        return own.stat().st_mtime_ns
 
 
 def _read(path: Location) -> dict[str, Any] | None:

@@ -23,6 +23,7 @@ from trainables.files import Location, RemotePath
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 BEAT_SECONDS = 10.0
 DEAD_SECONDS = 40.0
+RECENT_SECONDS = 600.0  # clocks of two hosts may differ so much
 
 
 def sweep_lock(folder: Location, say: Callable[[str], None] = print) -> SweepLock | RemoteLock:
@@ -52,7 +53,7 @@ def held_mark(folder: Path) -> str | None:
 
 
 def touched(folder: Path, mark: str) -> int | None:
-    """When a lock in a folder was last renewed, in nanoseconds of its file system's clock; None if it has another ``mark``."""
+    """When a lock in a folder was last renewed, in nanoseconds by whatever clock; None if it has another ``mark``."""
     try:
         with open(folder / "lock") as file:
             return os.fstat(file.fileno()).st_mtime_ns if file.read().rpartition(" ")[2] == mark else None
@@ -61,9 +62,19 @@ def touched(folder: Path, mark: str) -> int | None:
 
 
 def current_mark(folder: Location) -> str | None:
-    """The same, wherever the folder lies."""
+    """The same, wherever the folder lies, and whether this host sees locks of others: what was renewed of late is held."""
     if not isinstance(folder, RemotePath):
-        return held_mark(folder)
+        if (mark := held_mark(folder)) is not None:
+            return mark
+        with suppress(OSError), open(folder / "lock") as file:
+            _, _, rest = file.read().partition(" on ")
+            host, _, mark = rest.partition(" ")
+            if (
+                host not in ("", socket.gethostname())
+                and time.time() - os.fstat(file.fileno()).st_mtime < RECENT_SECONDS
+            ):
+                return mark
+        return None
     held = RemoteLock(folder, print).read()
     return str(held["mark"]) if held is not None and not RemoteLock.dead_here(held) else None
 
@@ -143,6 +154,7 @@ class SweepLock:
         self.file.truncate(0)
         self.file.write(f"{os.getpid()} on {socket.gethostname()} {self.mark}")
         self.file.flush()
+        os.fsync(self.file.fileno())
         self._thread.start()
         return self
 
@@ -151,9 +163,7 @@ class SweepLock:
         self.file.seek(0)
         pid, _, host = self.file.read().rpartition(" ")[0].partition(" on ")
         touched = os.fstat(self.file.fileno()).st_mtime_ns
-        os.utime(self.path)  # by the clock of the file system
-        now = self.path.stat().st_mtime_ns
-        if host in ("", socket.gethostname()) or now - touched > DEAD_SECONDS * 1e9:
+        if host in ("", socket.gethostname()) or time.time() - touched / 1e9 > DEAD_SECONDS + RECENT_SECONDS:
             return
         holder = f"process {pid} on {host}"
         self.say(f"{self.sweep}: {holder} had it; waiting up to {DEAD_SECONDS:g} s to see whether it is alive")
@@ -161,13 +171,21 @@ class SweepLock:
         while time.monotonic() < deadline:
             time.sleep(0.5)
             with open(self.path) as again:  # opened anew, since network file systems look at the server only then
-                if os.fstat(again.fileno()).st_mtime_ns != now:
+                if os.fstat(again.fileno()).st_mtime_ns != touched:
                     raise _held(self.sweep, holder)
 
     def _beat(self) -> None:
         while not self._over.wait(BEAT_SECONDS):
             with suppress(OSError):  # tried again at the next beat
+                if not self._is_mine():
+                    # This process was asleep, or cut off, for so long that another has taken over: two must not write.
+                    self.say(f"{self.sweep}: another driver has taken over while this one was away; it ends here")
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
                 os.utime(self.path)
+
+    def _is_mine(self) -> bool:
+        return self.path.read_text().rpartition(" ")[2] == self.mark
 
     def _lock(self) -> None:
         for left in range(5, -1, -1):  # who looks whether it is held holds it for a moment
@@ -183,7 +201,8 @@ class SweepLock:
         self._over.set()
         self._thread.join()
         with suppress(OSError):
-            self.file.truncate(0)
+            if self._is_mine():
+                self.file.truncate(0)
         if kind is not None and issubclass(kind, UserError) and self._made:
             self.path.unlink(missing_ok=True)
             with suppress(OSError):  # something else lies there

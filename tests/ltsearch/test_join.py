@@ -92,20 +92,25 @@ def test_a_machine_that_differs_does_not_join(tmp_path: Path, monkeypatch: pytes
     source = read_source(config, tmp_path)
     folder, data = tmp_path / "sweep", {source_key(config): source}
     with sweep_lock(folder) as lock:
-        joining.check(folder, data, tmp_path)  # no terms
+        joining.Terms(folder, data, tmp_path).look()  # no terms
+        late = joining.Terms(folder, data, tmp_path)
+        late.look()
+        assert not late.met
         joining.write(folder, lock.mark, data)
-        joining.check(folder, data, tmp_path)
+        late._looked = -1e9
+        late.look()
+        assert late.met
         other = {source_key(config): replace(source, fingerprint="other")}
         with pytest.raises(
             UserError, match=r"digits below .* has other images than the sweep trains on .fingerprint other, there"
         ):
-            joining.check(folder, other, tmp_path)
+            joining.Terms(folder, other, tmp_path).look()
         monkeypatch.setattr(joining, "versions", lambda: {"code": "abc", "torch": "1"})
         with pytest.raises(
             UserError, match=r"the sweep runs with other versions than this machine has: code abc \(there \w+\)"
         ):
-            joining.check(folder, data, tmp_path)
-    joining.check(folder, other, tmp_path)  # nobody runs it now
+            joining.Terms(folder, data, tmp_path).look()
+    joining.Terms(folder, other, tmp_path).look()  # nobody runs it now
 
 
 @pytest.mark.slow

@@ -30,6 +30,9 @@ import pytest
             "let_idle_actors_go: two sweeps on one cluster could wait for each other",
         ),
         ("ray.tune.experiment", "Trial.create_placement_group_factory", "ask_again: retries on nodes that are unfit"),
+        ("ray.autoscaler.v2.utils", "is_autoscaler_v2", "autoscaler_reports: KubeRay's clusters grow"),
+        ("ray._private.ray_constants", "DEBUG_AUTOSCALING_STATUS", "autoscaler_reports: KubeRay's clusters grow"),
+        ("ray.experimental.internal_kv", "_internal_kv_get", "autoscaler_reports: KubeRay's clusters grow"),
         ("ray.tune.experiment", "Trial.pickled_error_file", "error_of: why a trial failed"),
     ],
 )

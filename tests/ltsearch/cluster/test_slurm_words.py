@@ -15,10 +15,11 @@ import yaml
 from ltsearch import sweep
 from ltsearch.cluster import slurm, slurm_job
 from tests.ltsearch.helpers import study, write
+from trainables.errors import UserError
 
 
 def site(folder: Path, **words: Any) -> slurm.Site:
-    (folder / "site.yaml").write_text(yaml.safe_dump({"cpus_per_node": 4, "time": "10", **words}))
+    (folder / "site.yaml").write_text(yaml.safe_dump({"cpus_per_node": 4, "time": "60", **words}))
     return slurm.read_site(folder / "site.yaml")
 
 
@@ -82,6 +83,27 @@ def test_dry_run_writes_the_job(
     job = slurm_job.JobFile(**json.loads((tmp_path / "slurm" / "synthetic" / "job.json").read_text()))
     assert job.margin_seconds == 180 and job.sweep == [path, "--seeds", "2", "--retry"]
     assert job.again == job.join == [path, "--seeds", "2"]
+
+
+@pytest.mark.parametrize(
+    ("time", "minutes"),
+    [
+        ("10", 10),
+        ("10:30", 10.5),
+        ("1:02:00", 62),
+        ("2-3", 3060),
+        ("2-3:04", 3064),
+        ("1-0:0:30", 1440.5),
+        ("a while", None),
+    ],
+)
+def test_times_as_slurm_has_them(time: str, minutes: float | None) -> None:
+    assert slurm.minutes(time) == minutes
+
+
+def test_a_job_needs_more_time_than_its_margin(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"site\.yaml: .*time = '10' leaves nothing before margin_minutes = 10"):
+        site(tmp_path, time="10", margin_minutes=10)
 
 
 def test_what_does_not_go_with_slurm(

@@ -119,7 +119,8 @@ def test_a_cluster_that_may_grow() -> None:
 @pytest.mark.parametrize(
     ("config", "here", "running", "left", "limit", "wanted"),
     [
-        (AWS, 0, 1, 50, None, 1),  # the first node
+        (AWS, 0, 1, 50, None, 1),  # the first trial asks for its node itself
+        (AWS, 0, 1, 1, None, 0),
         (AWS, 2, 1, 50, None, 0),  # there is room
         (AWS, 2, 2, 50, None, 2),  # as many again
         (AWS, 6, 6, 50, None, 2),  # as far as it may grow: two nodes of four GPUs
@@ -139,9 +140,13 @@ def test_how_many_nodes_are_asked_for(
     assert Demand(resources, capacity, queue).wanted() == wanted
 
 
-def test_kuberay_grows_somehow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("reports", "found"), [(True, {}), (False, None)])
+def test_kuberay_grows_somehow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reports: bool, found: dict[str, Any] | None
+) -> None:
     monkeypatch.setenv(nodes.KUBERAY, "1")
-    assert nodes.growable(tmp_path / "none.yaml") == {}
+    monkeypatch.setattr(nodes.ray_internals, "autoscaler_reports", lambda: reports)
+    assert nodes.growable(tmp_path / "none.yaml") == found
 
 
 def test_mixed_versions() -> None:

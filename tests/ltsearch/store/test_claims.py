@@ -111,7 +111,12 @@ def test_locks_that_stay_with_their_host(tmp_path: Path, monkeypatch: pytest.Mon
         assert first.take("c") is None
         monkeypatch.setattr(claims, "held_mark", lambda folder: None)
         assert str(second.other("c")).endswith("on elsewhere)")
-        long_ago = time.time() - 2 * locks.DEAD_SECONDS
+        monkeypatch.setattr(claims, "DEAD_SECONDS", 0.0)
+        assert second.other("c") is None  # not renewed since
+        os.utime(a.path)
+        assert second.other("c") is not None
+        monkeypatch.setattr(claims, "DEAD_SECONDS", 1e3)
+        long_ago = time.time() - 1e4
         os.utime(a.path, (long_ago, long_ago))
         assert second.take("c") is None
 
