@@ -87,7 +87,7 @@ def join(loaded: Loaded, storage: str | None, data_root: str | None, *, ray_logs
             terms = joining.Terms(sweep_folder, work.data, root)
             terms.look()
             session.enter_context(ray_session(None, logs=ray_logs))
-            capacity = nodes.Capacity(resources, nodes.alive, None)
+            capacity = nodes.Capacity(resources, lambda: nodes.alive(resources.labels), None)
             sources.remember(store, work.data, root)
             total, done = outstanding.count(plan, None, store)
             progress = Progress(loaded.sweep, total, done)

@@ -133,8 +133,7 @@ def to_slurm(file: Path, choice: Choice, options: RunOptions, *, plan: bool, dry
     if options.address or options.cluster or options.local or price:
         raise UserError("--slurm runs the sweep in a job of its own: leave --address, --cluster, --local, --costs out")
     loaded, site = choice.load(), slurm.read_site(file)
-    granted = [{"CPU": float(site.cpus_per_node), "GPU": float(site.gpus_per_node)}]
-    placement.check(loaded.spec.resources, granted * (site.nodes if site.mode == "allocation" else 1))
+    placement.check(loaded.spec.resources, [site.node] * (site.nodes if site.mode == "allocation" else 1))
     made, store = make_plan(loaded), CellStore(storage_root(options.storage))
     preflight.places(made, store, sources.data_root(options.data_root), options.tracking_uri)
     if plan:
@@ -253,7 +252,8 @@ def join(options: RunOptions, resources: Resources, store: CellStore, session: E
     session.enter_context(ray_session(options.address, logs=options.ray_logs))
     if options.address:
         nodes.check(store)
-    return nodes.Capacity(resources, nodes.alive, nodes.growable() if options.address else None)
+    growing = nodes.growable() if options.address else None
+    return nodes.Capacity(resources, lambda: nodes.alive(resources.labels), growing)
 
 
 def drive(

@@ -25,6 +25,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ltsearch.study.messages import explain
 from ltsearch.study.options import Choice, RunOptions
+from ltsearch.study.spec import ACCELERATOR
 from ltsearch.study.yaml_file import read_yaml
 from trainables.errors import UserError
 from trainables.section import Checked
@@ -104,6 +105,12 @@ class Site(Checked):
                 "sweep: raise the first, or lower the second"
             )
         return self
+
+    @property
+    def node(self) -> dict[str, float]:
+        """What a node is granted, by Ray's names."""
+        of_type = {f"{ACCELERATOR}{self.gpu_type}": 1.0} if self.gpu_type else {}
+        return {"CPU": float(self.cpus_per_node), "GPU": float(self.gpus_per_node), **of_type}
 
     @property
     def command(self) -> list[str]:

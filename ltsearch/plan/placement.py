@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ltsearch.store.provenance import gpu_names, usable_cpus
-from ltsearch.study.spec import Resources
+from ltsearch.study.spec import ACCELERATOR, Resources
 from trainables.config import TrialConfig
 from trainables.errors import UserError
 
-Node = Mapping[str, float]  # CPU, GPU
+MUCH = 2.0**60  # bytes of memory that a node has of which it is not known
+Node = Mapping[str, float]  # CPU, GPU, accelerator_type:…; memory in bytes, where it is known
 
 
 def this_machine() -> list[Node]:
     """CPUs and GPUs of this machine, as a cluster of one node."""
-    return [{"CPU": float(usable_cpus()), "GPU": float(len(gpu_names()))}]
+    names = gpu_names()
+    types = {f"{ACCELERATOR}{word}": 1.0 for name in names for word in re.split(r"[\s-]+", name)}
+    return [{"CPU": float(usable_cpus()), "GPU": float(len(names)), **types}]
 
 
 def at_once(resources: Resources, nodes: Sequence[Node]) -> int:
@@ -25,7 +29,11 @@ def at_once(resources: Resources, nodes: Sequence[Node]) -> int:
 
 def _workers(resources: Resources, node: Node) -> int:
     """How many workers fit on a node."""
-    return min(int(node.get(kind, 0) / wanted + 1e-9) for kind, wanted in _need(resources).items() if wanted)
+    return min(int(_has(node, kind) / wanted + 1e-9) for kind, wanted in resources.need().items() if wanted)
+
+
+def _has(node: Node, kind: str) -> float:
+    return node.get(kind, MUCH if kind == "memory" else 0.0)
 
 
 def at_most(resources: Resources, config: Mapping[str, Any]) -> list[Node]:
@@ -37,7 +45,9 @@ def at_most(resources: Resources, config: Mapping[str, Any]) -> list[Node]:
     nodes: list[Node] = []
     kinds: list[tuple[Node, int]] = []
     for name, kind in config.get("available_node_types", {}).items():
-        node = {k: float(v) for k, v in (kind.get("resources") or {}).items() if k in ("CPU", "GPU")}
+        node = {k: float(v) for k, v in (kind.get("resources") or {}).items() if k in ("CPU", "GPU", "memory")}
+        if resources.accelerator is not None:  # it is found by itself, once there is such a node
+            node[f"{ACCELERATOR}{resources.accelerator}"] = 1.0
         if name == head:
             nodes.append(node)
         else:
@@ -54,19 +64,24 @@ def check(resources: Resources, nodes: Sequence[Node]) -> int:
     fit = at_once(resources, nodes)
     if fit:
         return min(fit, resources.max_concurrent or fit)
-    lacking = [
-        f"{wanted:g} {kind}s (the largest node has {max((node.get(kind, 0) for node in nodes), default=0):g})"
-        for kind, wanted in _need(resources).items()
-        if wanted > max((node.get(kind, 0) for node in nodes), default=0)
-    ]
+    largest = {kind: max((_has(node, kind) for node in nodes), default=0.0) for kind in resources.need()}
+    lacking = [_lack(kind, of, largest[kind]) for kind, of in resources.need().items() if of > largest[kind]]
     if resources.workers > 1:
         who, of = "one worker of a trial", f"room for {resources.workers} workers ({describe(resources)} each)"
     else:
-        who, of = "one trial", "more of both CPUs and GPUs than any one node has"
+        who, of = "one trial", f"more at once than any one node has ({describe(resources)})"
     raise UserError(
         f"resources: {who if lacking else 'one trial'} needs {' and '.join(lacking) or of}; lower resources.workers, "
-        "cpus_per_worker or gpus_per_worker, or add nodes"
+        "cpus_per_worker or gpus_per_worker, or what else is asked for there, or add nodes"
     )
+
+
+def _lack(kind: str, wanted: float, largest: float) -> str:
+    if kind == "memory":
+        return f"{wanted / 2**30:g} GiB of memory (the largest node has {largest / 2**30:.3g})"
+    if kind.startswith(ACCELERATOR):
+        return f"GPUs of the type {kind.removeprefix(ACCELERATOR)} (no node has them)"
+    return f"{wanted:g} {kind}s (the largest node has {largest:g})"
 
 
 def check_workers(resources: Resources, configs: Iterable[TrialConfig]) -> None:
@@ -94,9 +109,8 @@ def check_workers(resources: Resources, configs: Iterable[TrialConfig]) -> None:
 def describe(resources: Resources) -> str:
     """What a worker holds."""
     parts = [f"{resources.cpus_per_worker:g} CPU"]
-    return ", ".join(parts + ([f"{resources.gpus_per_worker:g} GPU"] if resources.gpus_per_worker else []))
-
-
-def _need(resources: Resources) -> dict[str, float]:
-    """Of one worker."""
-    return {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    if resources.gpus_per_worker:
+        parts.append(f"{resources.gpus_per_worker:g} {resources.accelerator or 'GPU'}")
+    if resources.memory_per_worker is not None:
+        parts.append(f"{resources.memory_per_worker:g} GiB")
+    return ", ".join([*parts, *(f"{name}={value}" for name, value in resources.labels.items())])

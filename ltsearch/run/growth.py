@@ -59,11 +59,12 @@ class Demand:
             self._give_back([one for one in self.groups if states.get(one.id.hex(), {}).get("state") != "PENDING"])
             wanted = self.wanted()
             self._give_back(self.groups[wanted:])
-            bundle = {"CPU": self.resources.cpus_per_worker, "GPU": self.resources.gpus_per_worker}
+            bundle = {kind: of for kind, of in self.resources.need().items() if of}
+            labels = [self.resources.labels] * self.resources.workers if self.resources.labels else None
             strategy = "SPREAD" if self.resources.placement == "spread" else "PACK"
             while len(self.groups) < wanted:
-                bundles = [{kind: of for kind, of in bundle.items() if of}] * self.resources.workers
-                self.groups.append(placement_group(bundles, strategy))
+                bundles = [bundle] * self.resources.workers
+                self.groups.append(placement_group(bundles, strategy, bundle_label_selector=labels))
 
     def _give_back(self, groups: list[Any]) -> None:
         from ray.util import remove_placement_group

@@ -30,11 +30,13 @@ WAITED_SECONDS = 60.0
 ANSWER_SECONDS = 300.0  # a node's first task waits until Ray has sent it the tree
 
 
-def alive() -> list[Node]:
-    """Resources of every node that is there now."""
+def alive(labels: Mapping[str, str]) -> list[Node]:
+    """Resources of every node that is there now and has these labels."""
     import ray
 
-    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    return [
+        dict(node["Resources"]) for node in ray.nodes() if node["Alive"] and labels.items() <= node["Labels"].items()
+    ]
 
 
 def growable(path: Path = BOOTSTRAP) -> Mapping[str, Any] | None:

@@ -147,13 +147,13 @@ def run(
     layout = None
     if resources.workers > 1:
         spread = resources.placement == "spread"
-        layout = Layout(resources.workers, resources.cpus_per_worker, resources.gpus_per_worker, spread)
+        layout = Layout(resources.workers, resources.need(), resources.labels, spread)
     orphans = Orphans() if layout is not None or demand is not None else None
-    wanted = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    wanted = resources.need()
 
     def able() -> list[str]:
         """Nodes that have room for a worker, whatever they do now."""
-        there = [node for node in ray.nodes() if node["Alive"]]
+        there = [n for n in ray.nodes() if n["Alive"] and resources.labels.items() <= n["Labels"].items()]
         return [n["NodeID"] for n in there if all(n["Resources"].get(kind, 0) >= of for kind, of in wanted.items())]
 
     unfit = Unfit(able, queue.say, growing=demand is not None)
@@ -177,7 +177,7 @@ def run(
         ),
         # Tune does not see what a worker group reserves: how many trials run at once is bounded by the queue. The trial's
         # own actor needs next to nothing, but Ray refuses nothing at all: one byte.
-        partial(placed, wanted={"memory": 1} if layout else wanted),
+        partial(placed, wanted={"memory": 1} if layout else wanted, labels=resources.labels),
     )
     with tempfile.TemporaryDirectory(prefix="ltsearch-tune-") as scratch:
         tuner = tune.Tuner(

@@ -189,8 +189,8 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
                 {
                     "sources": ray.put(self.sources),
                     "storage": str(self.store.root),
-                    "cpus": self.layout.cpus,
-                    "gpus": self.layout.gpus,
+                    "cpus": self.layout.need["CPU"],
+                    "gpus": self.layout.need["GPU"],
                     "checkpoint_seconds": self.checkpoint_seconds,
                     "hang_seconds": self.hang_seconds,
                     "provenance": self.provenance,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from socket import gethostname
+from types import MappingProxyType
 
 from trainables.errors import UserError
 
@@ -90,10 +91,13 @@ class Unfit:
         return bool(there) and there <= set(self.now())
 
 
-def placed(config: Mapping[str, object], wanted: Mapping[str, float]) -> object:
-    """What Tune asks Ray for: ``wanted``, not on the nodes that ``config`` (a trial's) names as ``avoid``."""
+def placed(
+    config: Mapping[str, object], wanted: Mapping[str, float], labels: Mapping[str, str] = MappingProxyType({})
+) -> object:
+    """What Tune asks Ray for: ``wanted``, on nodes with ``labels``, not on those that a trial's ``config`` avoids."""
     from ray.tune import PlacementGroupFactory
 
     avoid = str(config.get("avoid", ""))
-    where = {"bundle_label_selector": [selector(avoid.split(","))]} if avoid else {}
+    on = {**labels, **selector(avoid.split(",") if avoid else ())}
+    where = {"bundle_label_selector": [on]} if on else {}
     return PlacementGroupFactory([dict(wanted)], **where)

@@ -34,13 +34,9 @@ class Layout:
     """What a group is made of."""
 
     workers: int
-    cpus: float
-    gpus: float
+    need: Mapping[str, float]  # of one worker, by Ray's names
+    labels: Mapping[str, str]  # of the nodes
     spread: bool
-
-    def bundle(self) -> dict[str, float]:
-        """What one worker holds."""
-        return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
 
 
 class Mailbox:
@@ -121,10 +117,10 @@ class WorkerGroup:
             train_loop_config={**setup, "mailbox": self.mailbox},
             scaling_config=ScalingConfig(
                 num_workers=layout.workers,
-                use_gpu=layout.gpus > 0,
-                resources_per_worker=layout.bundle(),
+                use_gpu=layout.need["GPU"] > 0,
+                resources_per_worker={kind: of for kind, of in layout.need.items() if of},
                 placement_strategy="SPREAD" if layout.spread else "PACK",
-                label_selector=dict(where) if where else None,
+                label_selector={**layout.labels, **(where or {})} or None,
             ),
             run_config=RunConfig(
                 name="group", storage_path=self._scratch.name, failure_config=FailureConfig(max_failures=0)

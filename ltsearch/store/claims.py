@@ -36,7 +36,8 @@ class Claims:
         """Claim a cell; returns who has it already, None if it is ours now.
 
         In a folder, the kernel sees to it that one of two gets it, where its locks reach. Object stores have nothing of that
-        kind that pyarrow reaches: two drivers that claim a cell within the same milliseconds may both train it; the first to finish is believed.
+        kind that pyarrow reaches: two drivers that claim a cell within the same milliseconds may both train it; the first to
+        finish is believed.
         """
         path = self.store.folder(cell) / CLAIM
         if isinstance(path, RemotePath):

@@ -115,6 +115,9 @@ class Ablation(Checked):
         return (len(self.rows) + made + combined) * max(len(self.settings), 1)
 
 
+ACCELERATOR = "accelerator_type:"  # before the type, the name of what Ray gives nodes with such GPUs
+
+
 class Resources(Checked):
     """What one trial holds. Never part of a cell's identity."""
 
@@ -122,6 +125,16 @@ class Resources(Checked):
     placement: Literal["pack", "spread"] = Field("pack", description="workers of a trial on few nodes, or on many")
     cpus_per_worker: float = Field(1, gt=0)
     gpus_per_worker: float = Field(0, ge=0)
+    memory_per_worker: float | None = Field(
+        None, gt=0, le=1e6, description="GiB of its node's memory that a worker reserves; none: nothing is reserved"
+    )
+    accelerator: str | None = Field(
+        None, pattern=r"^[\w.-]+$", description="only on nodes with GPUs of this type, as Ray names it: A100, H100, L4"
+    )
+    labels: dict[str, str] = Field(
+        {},
+        description="only on nodes with these labels (`ray start --labels`, KubeRay, or Ray's own, such as ray.io/market-type)",
+    )
     images: Literal["map", "files", "pack"] = Field(
         "map",
         description="of sets that stay on disk; map: decoded once into one file; files: decoded from their own files whenever "
@@ -141,6 +154,15 @@ class Resources(Checked):
         description="a trial that finishes no epoch for so long, and for ten times its longest one, is ended and goes on from "
         "its checkpoint (before its first: for ten times so long); none: never",
     )
+
+    def need(self) -> dict[str, float]:
+        """What one worker holds, by Ray's names; memory in bytes."""
+        need = {"CPU": self.cpus_per_worker, "GPU": self.gpus_per_worker}
+        if self.memory_per_worker is not None:
+            need["memory"] = float(int(self.memory_per_worker * 2**30))
+        if self.accelerator is not None:
+            need[f"{ACCELERATOR}{self.accelerator}"] = 0.001  # that the node has some: Ray's own way
+        return need
 
 
 class Tracking(Checked):

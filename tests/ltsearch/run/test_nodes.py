@@ -54,7 +54,7 @@ def test_the_nodes_that_a_cluster_may_have() -> None:
         None,
     ]
     assert placement.at_most(Resources(gpus_per_worker=1), AWS) == [
-        {"CPU": 4.0},
+        {"CPU": 4.0, "memory": 1.0},
         {"CPU": 8.0, "GPU": 4.0},
         {"CPU": 8.0, "GPU": 4.0},
         {"CPU": 8.0},  # two workers and one more are the cluster's three
