@@ -13,6 +13,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -31,7 +32,8 @@ from trainables.errors import UserError
 from trainables.section import Checked
 
 FOLDER = Path("slurm")  # below the working directory: script, job's file and logs of every sweep
-STOP_SECONDS = 360.0  # the driver's own end, and Slurm's KillWait
+STOP_SIGNAL = signal.SIGUSR1  # to the job's own process, which ends the sweep in order
+STOP_SECONDS = 360.0  # until the sweep must have ended
 # What Slurm says when it refuses, and the key that it means.
 REFUSALS = {
     "partition": "partition",
@@ -299,7 +301,7 @@ def stop(sweep: str) -> None:
     """Take its jobs out of the queue, and end those that run as Ctrl-C does; raises ``UserError`` if they do not end."""
     name = [f"--name={job_name(sweep)}", f"--user={getpass.getuser()}"]
     slurm(["scancel", *name, "--state=PENDING"])
-    slurm(["scancel", *name, "--batch", "--signal=TERM"])
+    slurm(["scancel", *name, "--batch", f"--signal={STOP_SIGNAL.name.removeprefix('SIG')}"])
     deadline = time.monotonic() + STOP_SECONDS
     while left := jobs(sweep):
         if time.monotonic() > deadline:

@@ -25,7 +25,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from ltsearch.cluster import ray_cluster
-from ltsearch.cluster.slurm import JobFile, slurm
+from ltsearch.cluster.slurm import STOP_SIGNAL, JobFile, slurm
 from trainables.errors import UserError
 from trainables.time_limit import ENDS_AT
 
@@ -34,7 +34,10 @@ ASKED = 5  # times that Slurm is asked for something
 LIMIT_SECONDS = 5.0  # so shortly before the limit, and after, SIGTERM is Slurm's own
 START_SECONDS = 120.0  # until Ray's head must answer
 JOIN_SECONDS = 60.0  # until the nodes of an allocation must have joined
-END_SECONDS = 15.0  # until a process that was told to end is killed
+# Slurm kills what is left of a cancelled job after 30 s, if the site has its default (KillWait).
+HURRY_SECONDS = 10.0  # until the sweep is killed that Slurm has told to end
+END_SECONDS = 8.0  # until Ray is killed that was told to end
+REMOVE_SECONDS = 5.0  # until a folder that cannot be removed is left
 
 
 def main(argv: Sequence[str]) -> int:
@@ -75,26 +78,40 @@ def run(job: JobFile, restarts: int) -> int:
                     following = follow(job, restarts)
                 driver.send_signal(signal.SIGTERM)
                 told = True
+            if wanted.hurry_since is not None and time.monotonic() - wanted.hurry_since > HURRY_SECONDS:
+                os.killpg(
+                    driver.pid, signal.SIGKILL
+                )  # what is finished is safe, and the rest of this job's time is short
             if stopped and following is not None:
                 not_needed(following, "asked to stop")
                 following = None
             time.sleep(0.2)
     code = driver.returncode
-    if following is not None and code != INTERRUPTED:
+    if following is not None and code >= 0 and code != INTERRUPTED:
         not_needed(following, "the sweep has ended")
     return code if code >= 0 else 128 - code
 
 
 class Stop:
-    """Was the job told to end?"""
+    """Was the job told to end?
+
+    By SIGUSR1 (``ltsearch stop``), which only this process gets, it takes the time that it needs. By SIGTERM (``scancel``, and
+    Slurm at the limit) all processes of the job are told, Ray's too, and those that are left after ``KillWait`` are killed.
+    """
 
     def __init__(self) -> None:
         """Listen."""
         self.asked = False
-        signal.signal(signal.SIGTERM, self._ask)
+        self.hurry_since: float | None = None
+        signal.signal(STOP_SIGNAL, self._ask)
+        signal.signal(signal.SIGTERM, self._hurry)
 
     def _ask(self, *_: object) -> None:
         self.asked = True
+
+    def _hurry(self, *_: object) -> None:
+        self.asked = True
+        self.hurry_since = self.hurry_since or time.monotonic()
 
 
 def _words(job: JobFile, restarts: int) -> list[str]:
@@ -178,7 +195,10 @@ def private_folder() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        deadline = time.monotonic() + REMOVE_SECONDS
+        while folder.exists() and time.monotonic() < deadline:  # what Ray started may write its last lines
+            shutil.rmtree(folder, ignore_errors=True)
+            time.sleep(0.1)
 
 
 @contextmanager
@@ -215,9 +235,10 @@ def workplace(job: JobFile) -> Iterator[list[str]]:
         if len(processes) > 1:
             slurm(["scancel", "--signal=TERM", os.environ["SLURM_JOB_ID"]])
         processes[0].terminate()
+        end = time.monotonic() + END_SECONDS
         for process in processes:
             try:
-                process.wait(END_SECONDS)
+                process.wait(max(0.0, end - time.monotonic()))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()

@@ -138,7 +138,7 @@ def test_stop_and_scancel_leave_nothing(site: Site) -> None:
         site.run(end)
         site.wait_for(lambda: not site.run("squeue -h").strip() and not site.left(), 90, "end of everything")
         assert "followed by job" not in log.read_text()
-        left = {node.name: node.run(f"ls -d /tmp/lts-{number}").stdout for node in site.nodes}
+        left = {node.name: node.run(f"find /tmp/lts-{number}").stdout for node in site.nodes}
         assert not any(left.values()), (end, left, log.read_text())
 
 
