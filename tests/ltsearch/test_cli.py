@@ -100,7 +100,7 @@ def test_a_trial_lies_on_one_node() -> None:
     assert placement.check(Resources(cpus_per_worker=1, gpus_per_worker=0.5), two) == 2
     with pytest.raises(UserError, match=r"4 CPUs \(the largest node has 3\)"):
         placement.check(Resources(cpus_per_worker=4), two)
-    with pytest.raises(UserError, match="more of both CPUs and GPUs than any one node has"):
+    with pytest.raises(UserError, match=r"more at once than any one node has \(3 CPU, 1 GPU\)"):
         placement.check(Resources(cpus_per_worker=3, gpus_per_worker=1), [{"CPU": 3.0}, {"GPU": 1.0}])
 
 
