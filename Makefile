@@ -17,7 +17,7 @@ unit: $(STAMP)
 
 # What trains without Ray, a process a core; then whole sweeps, one at a time.
 slow: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --dist loadfile tests/trainables
+	$(BIN)/python -m pytest -m slow -n auto --dist loadfile tests/trainables
 	$(BIN)/python -m pytest -m slow --ignore tests/trainables
 
 # Three hosts with sshd as network namespaces of this machine (Linux, root, openssh-server, rsync, iproute2); skips without.
