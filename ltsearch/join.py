@@ -62,7 +62,7 @@ def join(loaded: Loaded, storage: str | None, data_root: str | None, *, ray_logs
     resources = loaded.spec.resources
     store, root = CellStore(storage_root(storage)), sources.data_root(data_root)
     uri = preflight.places(plan, store, root, None)
-    placement.check(resources, placement.this_machine())
+    placement.check_here(resources, placement.this_machine())
     preflight.access(plan, store, uri)
     name = f"{loaded.sweep}+{socket.gethostname()}-{os.getpid()}"
     folder = store.sweep_folder(name)

@@ -133,7 +133,7 @@ def to_slurm(file: Path, choice: Choice, options: RunOptions, *, plan: bool, dry
     if options.address or options.cluster or options.local or price:
         raise UserError("--slurm runs the sweep in a job of its own: leave --address, --cluster, --local, --costs out")
     loaded, site = choice.load(), slurm.read_site(file)
-    placement.check(loaded.spec.resources, [site.node] * (site.nodes if site.mode == "allocation" else 1))
+    placement.check_here(loaded.spec.resources, [site.node] * (site.nodes if site.mode == "allocation" else 1))
     made, store = make_plan(loaded), CellStore(storage_root(options.storage))
     preflight.places(made, store, sources.data_root(options.data_root), options.tracking_uri)
     if plan:
@@ -205,7 +205,7 @@ def sweep(loaded: Loaded, options: RunOptions, given: Mapping[str, Trainable] | 
     # Everything that can be wrong with the input is found here.
     uri = preflight.places(plan, store, root, options.tracking_uri)
     if not options.address:
-        placement.check(spec.resources, placement.this_machine())
+        placement.check_here(spec.resources, placement.this_machine())
     preflight.access(plan, store, uri)
     address, where = ray_cluster.join(options.address) if options.address else (None, ray_cluster.here())
     options = replace(options, address=address)
@@ -392,6 +392,7 @@ def check_packages() -> None:
 
 
 def _as_interrupt(signum: int, frame: FrameType | None) -> None:
+    signal.signal(signum, signal.SIG_IGN)  # a batch system sends several, and the end is to be in order
     raise KeyboardInterrupt
 
 

@@ -83,10 +83,12 @@ def placement_groups() -> list[PlacementGroup]:
 
 def autoscaler_reports() -> bool:
     """Does an autoscaler run? Where the head's pod starts none, KubeRay's stands beside it; nothing public tells."""
-    if import_module("ray.autoscaler.v2.utils").is_autoscaler_v2(fetch_from_server=True):
+    kv = import_module("ray.experimental.internal_kv")
+    status = import_module("ray.core.generated.autoscaler_pb2").GetClusterStatusReply()
+    status.ParseFromString(kv.internal_kv_get_gcs_client().get_cluster_status())
+    if status.autoscaling_state.autoscaler_state_version > 0:  # version 2
         return True
-    key = import_module("ray._private.ray_constants").DEBUG_AUTOSCALING_STATUS
-    return bool(import_module("ray.experimental.internal_kv")._internal_kv_get(key))
+    return bool(kv._internal_kv_get(import_module("ray._private.ray_constants").DEBUG_AUTOSCALING_STATUS))
 
 
 def ended_jobs() -> set[str]:

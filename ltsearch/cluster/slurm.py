@@ -26,7 +26,6 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ltsearch.study.messages import explain
 from ltsearch.study.options import Choice, RunOptions
-from ltsearch.study.spec import ACCELERATOR
 from ltsearch.study.yaml_file import read_yaml
 from trainables.errors import UserError
 from trainables.section import Checked
@@ -101,7 +100,7 @@ class Site(Checked):
     @model_validator(mode="after")
     def _time_for_work(self) -> Self:
         asked = minutes(self.time)
-        if asked is not None and asked <= self.margin_minutes:
+        if asked is not None and 0 < asked <= self.margin_minutes:  # 0: no limit
             raise ValueError(
                 f"time = {self.time!r} leaves nothing before margin_minutes = {self.margin_minutes:g}, in which a job ends its "
                 "sweep: raise the first, or lower the second"
@@ -111,8 +110,7 @@ class Site(Checked):
     @property
     def node(self) -> dict[str, float]:
         """What a node is granted, by Ray's names."""
-        of_type = {f"{ACCELERATOR}{self.gpu_type}": 1.0} if self.gpu_type else {}
-        return {"CPU": float(self.cpus_per_node), "GPU": float(self.gpus_per_node), **of_type}
+        return {"CPU": float(self.cpus_per_node), "GPU": float(self.gpus_per_node)}
 
     @property
     def command(self) -> list[str]:

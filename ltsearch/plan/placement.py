@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,15 +10,13 @@ from ltsearch.study.spec import ACCELERATOR, Resources
 from trainables.config import TrialConfig
 from trainables.errors import UserError
 
-MUCH = 2.0**60  # bytes of memory that a node has of which it is not known
+MUCH = 2.0**60  # of what is not known
 Node = Mapping[str, float]  # CPU, GPU, accelerator_type:…; memory in bytes, where it is known
 
 
 def this_machine() -> list[Node]:
     """CPUs and GPUs of this machine, as a cluster of one node."""
-    names = gpu_names()
-    types = {f"{ACCELERATOR}{word}": 1.0 for name in names for word in re.split(r"[\s-]+", name)}
-    return [{"CPU": float(usable_cpus()), "GPU": float(len(names)), **types}]
+    return [{"CPU": float(usable_cpus()), "GPU": float(len(gpu_names()))}]
 
 
 def at_once(resources: Resources, nodes: Sequence[Node]) -> int:
@@ -33,7 +30,8 @@ def _workers(resources: Resources, node: Node) -> int:
 
 
 def _has(node: Node, kind: str) -> float:
-    return node.get(kind, MUCH if kind == "memory" else 0.0)
+    """Only Ray knows memory and types of GPUs: of a node that it has not described, they are not counted."""
+    return node.get(kind, 0.0 if kind in ("CPU", "GPU") or "memory" in node else MUCH)
 
 
 def at_most(resources: Resources, config: Mapping[str, Any]) -> list[Node]:
@@ -45,9 +43,9 @@ def at_most(resources: Resources, config: Mapping[str, Any]) -> list[Node]:
     nodes: list[Node] = []
     kinds: list[tuple[Node, int]] = []
     for name, kind in config.get("available_node_types", {}).items():
-        node = {k: float(v) for k, v in (kind.get("resources") or {}).items() if k in ("CPU", "GPU", "memory")}
-        if resources.accelerator is not None:  # it is found by itself, once there is such a node
-            node[f"{ACCELERATOR}{resources.accelerator}"] = 1.0
+        listed = (kind.get("resources") or {}).items()
+        # Ray starts a node for what its type lists, and for nothing else.
+        node = {"memory": 0.0} | {k: float(v) for k, v in listed if k in ("CPU", "GPU", "memory") or ACCELERATOR in k}
         if name == head:
             nodes.append(node)
         else:
@@ -59,11 +57,25 @@ def at_most(resources: Resources, config: Mapping[str, Any]) -> list[Node]:
     return nodes
 
 
+def check_here(resources: Resources, nodes: Sequence[Node]) -> int:
+    """The same as ``check``, for nodes on which Ray is still to be started, by us: they have no labels."""
+    if resources.labels:
+        asked = ", ".join(f"{name}={value}" for name, value in resources.labels.items())
+        raise UserError(
+            f"resources.labels ({asked}) are of the nodes of a Ray cluster that is up: name it with --address or --cluster, "
+            "or leave them out"
+        )
+    return check(resources, nodes)
+
+
 def check(resources: Resources, nodes: Sequence[Node]) -> int:
     """The same, at most ``max_concurrent``; raises ``UserError`` saying what is missing if not even one fits."""
     fit = at_once(resources, nodes)
     if fit:
         return min(fit, resources.max_concurrent or fit)
+    if resources.labels and not nodes:
+        asked = ", ".join(f"{name}={value}" for name, value in resources.labels.items())
+        raise UserError(f"resources.labels: no node of the cluster has {asked}; `ray list nodes` shows what they have")
     largest = {kind: max((_has(node, kind) for node in nodes), default=0.0) for kind in resources.need()}
     lacking = [_lack(kind, of, largest[kind]) for kind, of in resources.need().items() if of > largest[kind]]
     if resources.workers > 1:

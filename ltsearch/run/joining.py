@@ -48,9 +48,9 @@ class Terms:
         self._looked = time.monotonic()
         try:
             terms = json.loads((self.folder / FILE).read_bytes())
-        except (OSError, ValueError):
-            return
-        if terms.get("mark") != current_mark(self.folder):
+            if terms.get("mark") != current_mark(self.folder):
+                return
+        except (OSError, ValueError):  # nobody has said anything, or the storage does not answer: looked at again
             return
         here = versions()
         odd = [

@@ -27,6 +27,7 @@ BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # what `ray up` leaves on the h
 KUBERAY = "RAY_USAGE_STATS_KUBERAY_IN_USE"  # what KubeRay sets in every pod
 LOOK_SECONDS = 2.0
 WAITED_SECONDS = 60.0
+REPORT_SECONDS = 10.0  # until KubeRay's autoscaler has reported, if there is one
 ANSWER_SECONDS = 300.0  # a node's first task waits until Ray has sent it the tree
 
 
@@ -47,7 +48,10 @@ def growable(path: Path = BOOTSTRAP) -> Mapping[str, Any] | None:
     import yaml
 
     if os.environ.get(KUBERAY) == "1":
-        return {} if ray_internals.autoscaler_reports() else None
+        deadline = time.monotonic() + REPORT_SECONDS
+        while not (reports := ray_internals.autoscaler_reports()) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return {} if reports else None
     try:
         config = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):

@@ -69,7 +69,8 @@ class Others:
         if isinstance(self.folder, Path) and time.monotonic() - self._looked_for_helpers >= LOOK_SECONDS:
             self._looked_for_helpers = time.monotonic()
             helpers = self.folder.parent.glob(f"{self.folder.name}+*")
-            self._helped = any(current_mark(folder) is not None for folder in helpers)
+            with suppress(OSError):  # one leaves just now
+                self._helped = any(current_mark(folder) is not None for folder in helpers)
         return self.helps or self._helped
 
     def have_all(self, jobs: Sequence[Job]) -> bool:

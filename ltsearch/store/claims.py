@@ -72,7 +72,10 @@ class Claims:
         """Let a cell go."""
         if cell in self.held:
             self.held.discard(cell)
-            (self.store.folder(cell) / CLAIM).unlink(missing_ok=True)
+            path = self.store.folder(cell) / CLAIM
+            claim = _read(path)
+            if claim is not None and claim["mark"] == self.mine["mark"]:  # nobody has taken over meanwhile
+                path.unlink(missing_ok=True)
 
     def release_all(self) -> None:
         """The driver ends; what stays because the storage does not answer counts for nothing."""

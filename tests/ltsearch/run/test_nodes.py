@@ -55,9 +55,9 @@ def test_the_nodes_that_a_cluster_may_have() -> None:
     ]
     assert placement.at_most(Resources(gpus_per_worker=1), AWS) == [
         {"CPU": 4.0, "memory": 1.0},
-        {"CPU": 8.0, "GPU": 4.0},
-        {"CPU": 8.0, "GPU": 4.0},
-        {"CPU": 8.0},  # two workers and one more are the cluster's three
+        {"CPU": 8.0, "GPU": 4.0, "memory": 0.0},
+        {"CPU": 8.0, "GPU": 4.0, "memory": 0.0},
+        {"CPU": 8.0, "memory": 0.0},  # two workers and one more are the cluster's three
     ]
 
 
@@ -146,6 +146,7 @@ def test_kuberay_grows_somehow(
 ) -> None:
     monkeypatch.setenv(nodes.KUBERAY, "1")
     monkeypatch.setattr(nodes.ray_internals, "autoscaler_reports", lambda: reports)
+    monkeypatch.setattr(nodes, "REPORT_SECONDS", 0.0)
     assert nodes.growable(tmp_path / "none.yaml") == found
 
 

@@ -50,15 +50,29 @@ def test_what_does_not_fit(asked: dict[str, Any], message: str) -> None:
         placement.check(Resources(**asked), NODES)
 
 
-def test_where_memory_is_not_known_it_is_not_counted() -> None:
-    assert placement.at_once(Resources(memory_per_worker=100), [{"CPU": 4.0}]) == 4
+def test_what_only_ray_knows_is_not_counted_before_it_runs() -> None:
+    asked = Resources(memory_per_worker=100, accelerator="GeForce-RTX-5090", gpus_per_worker=1)
+    assert placement.check_here(asked, [{"CPU": 4.0, "GPU": 2.0}]) == 2
+    with pytest.raises(UserError, match=r"resources\.labels \(zone=b\) are of the nodes of a Ray cluster that is up"):
+        placement.check_here(Resources(labels={"zone": "b"}), [{"CPU": 4.0}])
+    with pytest.raises(UserError, match=r"resources\.labels: no node of the cluster has zone=b"):
+        placement.check(Resources(labels={"zone": "b"}), [])
 
 
-def test_a_cluster_that_grows_finds_types_by_itself() -> None:
-    kinds = {"head": {"resources": {"CPU": 0}}, "gpu": {"resources": {"CPU": 8, "GPU": 1}, "max_workers": 3}}
+def test_a_cluster_that_grows_starts_nodes_for_what_their_type_lists() -> None:
+    lists = {"CPU": 8, "GPU": 1, "memory": 8 * GIB, "accelerator_type:L4": 1}
+    kinds = {"head": {"resources": {"CPU": 0}}, "gpu": {"resources": lists, "max_workers": 3}}
     config = {"max_workers": 3, "head_node_type": "head", "available_node_types": kinds}
-    resources = Resources(gpus_per_worker=1, accelerator="A10G", memory_per_worker=4)
-    assert placement.at_once(resources, placement.at_most(resources, config)) == 3
+    for asked, fit in (
+        ({"accelerator": "L4", "memory_per_worker": 4}, 3),
+        ({"accelerator": "A100"}, 0),
+        ({"memory_per_worker": 9}, 0),
+    ):
+        resources = Resources(gpus_per_worker=1, **asked)
+        assert placement.at_once(resources, placement.at_most(resources, config)) == fit
+    lists.pop("memory")
+    resources = Resources(gpus_per_worker=1, memory_per_worker=1)
+    assert placement.at_once(resources, placement.at_most(resources, config)) == 0
 
 
 @pytest.mark.slow
