@@ -20,7 +20,7 @@ from ltsearch.show.cell import describe
 from ltsearch.store.cells import STORAGE_VARIABLE, CellStore, storage_root
 from ltsearch.store.locks import holder
 from ltsearch.study.messages import suggest
-from ltsearch.study.options import Choice
+from ltsearch.study.options import Choice, RunOptions
 from trainables.errors import UserError
 from trainables.files import Location
 
@@ -67,11 +67,12 @@ def parser() -> argparse.ArgumentParser:
         one = verbs.add_parser(verb, help=does, description=does, allow_abbrev=False)
         one.add_argument("spec", type=Path, help="the study, a YAML file")
         one.add_argument("--profile", help="the profile that it runs with")
-        here = f"the cluster that it runs on (default: {ray_cluster.DEFAULT_FILE} here, if it is up)"
-        one.add_argument("--cluster", type=Path, metavar="FILE", help=here)
+        _add_cluster(one)
         if verb in ("status", "stop"):
             one.add_argument("--local", action="store_true", help="of this machine, whatever cluster is up")
             _add_storage(one)
+    does = "the sweeps that were sent to a cluster, and how they stand"
+    _add_cluster(verbs.add_parser("jobs", help=does, description=does, allow_abbrev=False))
     does = "ask a running sweep for more trials, fewer at once, or a row less; the study's file stays as it is"
     change = verbs.add_parser("change", help=does, description=does, allow_abbrev=False)
     change.add_argument("spec", type=Path, help="the study, a YAML file")
@@ -95,6 +96,11 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def _add_cluster(one: argparse.ArgumentParser) -> None:
+    here = f"a file of `ray up`, or http://… of a dashboard (default: {ray_cluster.DEFAULT_FILE} here, if it is up)"
+    one.add_argument("--cluster", metavar="WHERE", help=here)
+
+
 def _add_storage(one: argparse.ArgumentParser) -> None:
     one.add_argument("--storage", metavar="PLACE", help=f"where cells live (default: {STORAGE_VARIABLE} or ./store)")
 
@@ -109,7 +115,7 @@ def _run(args: argparse.Namespace) -> int:
             import shtab
 
             print(shtab.complete(parser(), args.shell))
-        case "attach" | "fetch":
+        case "jobs" | "attach" | "fetch":
             return _on_cluster(args)
         case "status" | "stop" if ray_cluster.elsewhere(args.cluster, None, args.local) is not None:
             return _on_cluster(args)
@@ -134,9 +140,14 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _on_cluster(args: argparse.Namespace) -> int:
-    from ltsearch.cluster import remote
+    from ltsearch.cluster import ray_jobs
 
-    return remote.speak(args.verb, Choice(args.spec, args.profile), args.cluster)
+    cluster = ray_cluster.elsewhere(args.cluster or str(ray_cluster.DEFAULT_FILE), None, False)
+    assert cluster is not None
+    if args.verb == "jobs":
+        print(ray_jobs.listing(cluster))
+        return DONE
+    return ray_jobs.speak(args.verb, Choice(args.spec, args.profile), RunOptions(cluster=args.cluster), cluster)
 
 
 def _sweep(args: argparse.Namespace) -> tuple[str, Location]:

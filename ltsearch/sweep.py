@@ -79,8 +79,8 @@ def parser(prog: str = "python -m ltsearch.sweep", *, add_help: bool = True) -> 
     counted = "print what every row costs, counted without training, and stop"
     look.add_argument("--costs", action="store_true", help=counted)
     where = p.add_argument_group("where it runs")
-    here = "run there (default: cluster.yaml here, if it is up)"
-    where.add_argument("--cluster", type=Path, metavar="FILE", help=here)
+    here = "run there: a file of `ray up`, or http://… of a dashboard (default: cluster.yaml here, if it is up)"
+    where.add_argument("--cluster", metavar="WHERE", help=here)
     where.add_argument("--local", action="store_true", help="stay on this machine, whatever cluster is up")
     joined = "a Ray cluster to join (default: the one whose head this is): auto, or host:6379"
     where.add_argument("--address", help=joined)
@@ -117,10 +117,10 @@ def command(choice: Choice, options: RunOptions, *, plan: bool = False, price: b
         print("\n".join(the_plan(make_plan(choice.load()), options, target)))
         return DONE
     if target is not None:
-        from ltsearch.cluster import remote
+        from ltsearch.cluster import ray_jobs
 
         with terminable():
-            return remote.run(target, choice, options, choice.load())
+            return ray_jobs.run(target, choice, options, make_plan(choice.load()).loaded)
     with terminable():
         return sweep(choice.load(), options)
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -29,29 +30,42 @@ ANSWER_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Cluster:
-    """One that ``ray up`` started from here."""
+    """One that ``ray up`` started from here, or whose dashboard is reached as it is."""
 
     name: str
     file: Path
     head: str
+    url: str | None = None  # of the dashboard; none: through ssh, as the file says
 
 
 # -- from a laptop -----------------------------------------------------------------------------------------------------
 
 
-def elsewhere(file: Path | None, address: str | None, local: bool) -> Cluster | None:
+def elsewhere(said: str | None, address: str | None, local: bool) -> Cluster | None:
     """The cluster that a command typed here is to run on; None if it is to run where it was typed.
 
     Raises ``UserError`` for a cluster that is asked for and not up.
     """
-    if file is not None and (address or local):
-        raise UserError(f"--cluster {file} and {'--local' if local else '--address'} exclude each other; leave one out")
-    if local or address or (file is None and head_address() is not None):
+    if said is not None and (address or local):
+        raise UserError(f"--cluster {said} and {'--local' if local else '--address'} exclude each other; leave one out")
+    if local or address or (said is None and head_address() is not None):
         return None
-    cluster = started(file or DEFAULT_FILE, asked=file is not None)
-    if file is not None and cluster is None:
-        raise UserError(f"--cluster {file}: not up; start it with `ray up {file}`, or leave --cluster out to run here")
+    if said is not None and "://" in said:
+        return _dashboard(said)
+    cluster = started(Path(said) if said is not None else DEFAULT_FILE, asked=said is not None)
+    if said is not None and cluster is None:
+        raise UserError(f"--cluster {said}: not up; start it with `ray up {said}`, or leave --cluster out to run here")
     return cluster
+
+
+def _dashboard(url: str) -> Cluster:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+        raise UserError(
+            f"--cluster {url}: the file of `ray up`, or the address of a dashboard, such as http://127.0.0.1:8265; a token is "
+            "not part of it (~/.ray/auth_token, RAY_AUTH_TOKEN)"
+        )
+    return Cluster(parts.netloc, Path(), parts.hostname, url.rstrip("/"))
 
 
 def started(file: Path, *, asked: bool) -> Cluster | None:

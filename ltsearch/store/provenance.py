@@ -13,7 +13,7 @@ import ltsearch
 
 ROOT = Path(__file__).resolve().parents[2]  # the checkout
 PACKAGES = ("ray", "torch", "torchvision", "optuna", "pyarrow", "mlflow", "numpy", "pydantic")
-SENT_COMMIT = ".commit"  # in the root of a tree that `ltsearch.cluster.remote` packed
+SENT_COMMIT = ".commit"  # in the root of a tree that `ltsearch.cluster.packing` packed
 
 
 def collect() -> dict[str, str]:

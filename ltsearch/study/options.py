@@ -53,7 +53,7 @@ class RunOptions:
     storage: str | None = None  # none: LTSEARCH_STORAGE or ./store
     data_root: str | None = None  # none: LTSEARCH_DATA or ./data
     tracking_uri: str | None = None  # none: the study's, MLFLOW_TRACKING_URI or sqlite:///mlflow.db
-    cluster: Path | None = None  # none: cluster.yaml here, if it is up
+    cluster: str | None = None  # a file, or http://… of a dashboard; none: cluster.yaml here, if it is up
     address: str | None = None  # of a Ray cluster to join
     local: bool = False  # stay on this machine
     fresh: bool = False  # forget this study's cells and search

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ltsearch.cluster.remote import tree_files
+from ltsearch.cluster.packing import tree_files
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import CellRecord
 from tests.cluster.hosts import ROOT, SHARED, Host, Hosts, missing
@@ -128,6 +128,7 @@ class Story:
     first: str = ""  # output until the laptop's process was killed
     left: str = ""  # output of the attached one until Ctrl-C
     left_code: int = -1
+    early: str = ""  # output of a fetch in the middle
     second: str = ""  # output after attaching again
     code: int = -1
     lost: str = ""  # the host without power
@@ -203,6 +204,9 @@ def tell(story: Story) -> None:
     # It comes back once more; then a host loses power while it is at an epoch, and the laptop its connection.
     second = Output(laptop.start(SWEEP, PROJECT))
     until(120, "a checkpoint", lambda: list((hosts.shared / "ltsearch").glob("cells/*/checkpoint.pt")))
+    until(200, "a result", lambda: "] finished" in second.text)
+    story.early = laptop.run("python -m ltsearch fetch study.yaml", PROJECT).stdout
+    assert list((folder / "results" / "hosts").glob("export.zip"))
     host = until(60, "a worker", lambda: next((h for h in hosts.hosts[1:] if h.processes("RayTrainWorker")), None))
     host.power_off()
     laptop.run("pkill -x ssh")  # in its own process namespace
@@ -236,6 +240,7 @@ def test_closing_the_laptop_stops_nothing(story: Story) -> None:
     assert story.left.startswith("hosts runs on cluster ltsearch already: attached\n") and story.left_code == 130
     assert "detached; hosts goes on on cluster ltsearch" in story.left
     assert "`python -m ltsearch stop study.yaml` ends it" in story.left
+    assert story.early == "fetched: results/hosts/report.md\n"
     assert story.second.startswith("hosts runs on cluster ltsearch already: attached\n"), story.second
     # The whole log of one driver, each line once, though the connection broke in between.
     assert "the connection to 10.77.0.1 broke; trying again" in story.second
@@ -349,6 +354,36 @@ def test_closed_to_others(story: Story) -> None:
     assert not (story.hosts.shared / "refused").exists()
 
 
+def test_the_laptop_leaves_no_tunnel(story: Story) -> None:
+    """Not on the head, and not at home: neither when it was killed nor when it was left."""
+    until(30, "tunnels end", lambda: not story.head.processes("sleep infinity") and not story.laptop.processes("ssh"))
+
+
+def test_a_dashboard_that_is_gone(story: Story) -> None:
+    """It is Ray's, and nothing restarts it; what runs does not need it."""
+    tree = study() | {"name": "deaf", "ablation": {"rows": [{"name": "BIL"}]}, "resources": {"workers": 1}}
+    del tree["search"]
+    tree["base"]["synthetic"] = {"epoch_seconds": 20}
+    (story.laptop.folder / "root" / "project" / "deaf.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    running = Output(story.laptop.start("python -m ltsearch.sweep deaf.yaml", PROJECT))
+    until(90, "a trial runs", lambda: "] start" in running.text)
+    (line,) = [
+        line for line in story.head.run("ps -eo pid,args").stdout.splitlines() if "dashboard/dashboard.py" in line
+    ]
+    pid, _, command = line.strip().partition(" ")
+    story.head.run(["kill", "-9", pid])
+    ran = story.laptop.run("python -m ltsearch jobs", PROJECT)
+    assert ran.returncode == 2 and ran.stderr.count("\n") == 1
+    assert "its head 10.77.0.1 is there, but Ray's dashboard does not answer on its port 8265" in ran.stderr
+    story.head.start(
+        f"RAY_AUTH_MODE=token {command} > /tmp/dashboard.log 2>&1 < /dev/null", "/root", start_new_session=True
+    )
+    until(90, "a dashboard", lambda: story.laptop.run("python -m ltsearch jobs", PROJECT).returncode == 0)
+    assert running.process.poll() is None and "broke; trying again" in running.text, running.text
+    assert story.laptop.run("python -m ltsearch stop deaf.yaml", PROJECT).returncode == 0
+    assert running.wait(60) == 130
+
+
 def test_a_wrong_token_on_the_head(story: Story) -> None:
     token = story.head.folder / "root" / ".ray" / "auth_token"
     right = token.read_text()
@@ -359,9 +394,7 @@ def test_a_wrong_token_on_the_head(story: Story) -> None:
         token.write_text(right)
     assert ran.returncode == 2, ran.stdout + ran.stderr
     said = ran.stdout + ran.stderr
-    assert (
-        said.startswith("error: the Ray cluster at 10.77.0.1:6379 refuses this host's token") and said.count("\n") == 1
-    )
+    assert said.startswith("error: the Ray cluster at 10.77.0.1 refuses its own token") and said.count("\n") == 1
     assert not (story.hosts.shared / "refused").exists()
 
 

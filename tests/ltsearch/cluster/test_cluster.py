@@ -1,27 +1,14 @@
-"""Where a command runs, what is sent there, and a sweep that outlives who started it. Three real hosts: tests/cluster."""
+"""Where a command runs, and the files of clusters. Three real hosts: tests/cluster."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import socket
-import subprocess
-import sys
-import tarfile
-import time
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from ltsearch.cluster import host_setup, ray_cluster, remote
-from ltsearch.study.options import Choice, RunOptions
-from ltsearch.study.spec import load
-from ltsearch.sweep import parser, typed
+from ltsearch.cluster import host_setup, ray_cluster
 from tests.ltsearch.helpers import ROOT, environment, study, sweep, write
 from trainables.errors import UserError
 
@@ -103,6 +90,10 @@ def test_which_cluster(ray_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     brought_up("up-to-date")
     assert ray_cluster.elsewhere(None, None, False) is not None  # the default
     assert ray_cluster.elsewhere(None, None, True) is None  # --local
+    url = "https://ray.example:8265/"
+    assert ray_cluster.elsewhere(url, None, False) == ray_cluster.Cluster(
+        "ray.example:8265", Path(), "ray.example", url.rstrip("/")
+    )
     assert ray_cluster.elsewhere(None, "10.0.0.1:6379", False) is None  # --address
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.9:6379")  # on a host of a cluster
     assert ray_cluster.elsewhere(None, None, False) is None and ray_cluster.head_address() == "10.0.0.9:6379"
@@ -116,6 +107,9 @@ def test_which_cluster(ray_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (["--cluster", "nowhere.yaml"], "--cluster nowhere.yaml: no such file"),
         (["--cluster", "study.yaml"], "--cluster study.yaml: not the file of a Ray cluster"),
         (["--cluster", str(ROOT / "cluster.yaml")], "not up; start it with `ray up"),
+        (["--cluster", "http://me:secret@head:8265"], "a token is not part of it"),
+        (["--cluster", "ftp://head:8265"], "the address of a dashboard, such as http://127.0.0.1:8265"),
+        (["--cluster", "http://127.0.0.1:1"], "no job API of a Ray cluster answers there"),
         (["--cluster", "c.yaml", "--local"], "--cluster c.yaml and --local exclude each other"),
         (
             ["--address", "auto"],
@@ -137,134 +131,6 @@ def test_nothing_listens(ray_folder: Path) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(UserError, match=f"no Ray cluster answers at {address} \\(Connection refused\\)"):
             ray_cluster.join(address)
-
-
-# -- what is sent ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_tree_is_what_git_knows_without_data(tmp_path: Path) -> None:
-    for name in (
-        "ltsearch/a.py",
-        "data/x.bin",
-        "store/cells/c/record.json",
-        "mlflow.db",
-        "trainables/data/b.py",
-        ".venv/p",
-    ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("x")
-    assert remote.tree_files(tmp_path) == ["ltsearch/a.py", "trainables/data/b.py"]  # without git
-    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
-    (tmp_path / ".gitignore").write_text("*.bin\n")
-    (tmp_path / "ltsearch" / "weights.bin").write_text("x")
-    assert remote.tree_files(tmp_path) == [".gitignore", "ltsearch/a.py", "trainables/data/b.py"]
-
-
-def test_the_same_tree_has_the_same_name(tmp_path: Path) -> None:
-    outside = write(tmp_path, study(), "mine.yaml")
-    with remote.packed(ROOT / "search_spaces" / "digits_lt.yaml") as tree:
-        name = tree.name
-        assert tree.spec == "search_spaces/digits_lt.yaml"
-        with tarfile.open(tree.file) as tar:
-            sent = tar.extractfile(".commit")
-            assert sent is not None and len(sent.read().decode().split(" ")[0]) == 12
-            assert {"ltsearch/sweep.py", "constraints.txt"} <= set(tar.getnames())
-    with remote.packed(ROOT / "search_spaces" / "digits_lt.yaml") as tree:
-        assert tree.name == name
-    with remote.packed(outside) as tree:
-        assert tree.name != name and tree.spec == "specs/mine.yaml"
-
-
-def test_a_study_outside_brings_what_it_extends(tmp_path: Path) -> None:
-    """Also by a path that leads nowhere on the head; a text that looks like a number stays a text."""
-    (tmp_path / "common").mkdir()
-    write(tmp_path / "common", study(), "base.yaml")
-    mine = tmp_path / "mine.yaml"
-    mine.write_text('extends: common/base.yaml\nname: mine\nquestion: "1e-4"\n')
-    with remote.packed(mine) as tree, tarfile.open(tree.file) as tar:
-        tar.extract("specs/mine.yaml", tmp_path / "head", filter="data")
-    sent = load(tmp_path / "head" / "specs" / "mine.yaml").spec
-    assert sent == load(mine).spec.model_copy(update={"extends": None}) and sent.question == "1e-4"
-
-
-def said(words: list[str]) -> tuple[Choice, RunOptions]:
-    return typed(parser().parse_args(words))
-
-
-def test_what_was_typed_is_passed_on_but_for_the_place() -> None:
-    words = [
-        "x.yaml",
-        "--cluster",
-        "c.yaml",
-        "--profile",
-        "tiny",
-        "--set",
-        "a=1",
-        "--set",
-        "b=x y",
-        "--fresh",
-        "--retry",
-        "--seeds",
-        "2",
-    ]
-    choice, options = said([*words, "--storage", "s3://bucket/store"])
-    words = remote.passed_on(choice, options)
-    assert said(["x.yaml", *words]) == (choice, replace(options, cluster=None, address="auto"))
-    assert remote.passed_on(*said(["x.yaml"])) == ["--address", "auto"]
-
-
-# -- on the head -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def head(tmp_path: Path) -> Iterator[Any]:
-    """``python -m ltsearch.cluster.detached`` as on a head, in a home of its own."""
-    home = tmp_path / "home"
-    (home / "ltsearch" / "trees").mkdir(parents=True)
-
-    def call(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "ltsearch.cluster.detached", *words]
-        env = {**environment(tmp_path), "HOME": str(home)}
-        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
-
-    yield call
-    for pid in (home / "ltsearch" / "jobs").glob("*/pid"):
-        try:
-            os.kill(int(pid.read_text()), signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-
-
-def answer(ran: subprocess.CompletedProcess[str]) -> Any:
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout.removeprefix("@ltsearch "))
-
-
-def test_a_detached_sweep_that_cannot_start(head: Any) -> None:
-    assert answer(head("state", "x")) == {"state": "none"}
-    assert answer(head("start", "x", "nowhere.yaml", "--local"))["state"] == "started"
-    first, end = head("follow", "x", "0").stdout.splitlines()
-    mark, offset, text = first.split(" ", 2)
-    assert (mark, int(offset), end) == ("@ltsearch", len(text.encode()) + 1, "@ltsearch end")
-    assert text.startswith("error: nowhere.yaml: no such file")
-    assert answer(head("state", "x"))["exit"] == 2
-    assert head("follow", "x", offset).stdout.splitlines() == ["@ltsearch end"]  # from a byte on
-
-
-@pytest.mark.slow
-def test_a_detached_sweep_runs_once_and_stops(head: Any, tmp_path: Path) -> None:
-    write(tmp_path, study(**{"base.synthetic.epoch_seconds": 1.0}))
-    words = ["study.yaml", "--local"]
-    assert answer(head("start", "x", *words))["state"] == "started"
-    deadline = time.monotonic() + 90
-    log = tmp_path / "home" / "ltsearch" / "jobs" / "x" / "log"
-    while "] start" not in log.read_text():
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.2)
-    second = answer(head("start", "x", *words))
-    assert second["state"] == "running" and second["words"] == words
-    assert answer(head("stop", "x")) == {**second, "state": "ended", "exit": 130}
-    assert "interrupted; nothing finished is lost" in log.read_text()
 
 
 # -- on every host -----------------------------------------------------------------------------------------------------------
