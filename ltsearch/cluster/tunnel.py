@@ -152,9 +152,9 @@ class Head:
             )
         if self._ssh is not None and self._ssh.poll() is None:
             return UserError(
-                f"cluster {name} ({file}): its head {self.cluster.head} is there, but Ray's dashboard does not answer "
-                f"on its port {PORT}; what runs there goes on. `ray up {file}` starts Ray again, and ends what runs (nothing finished "
-                "is lost)"
+                f"cluster {name} ({file}): its head {self.cluster.head} is there, but its dashboard does not answer "
+                f"on its port {PORT}; what runs there goes on. `ray up {file}` starts Ray again, and ends what runs (nothing "
+                "finished is lost)"
             )
         return UserError(
             f"cluster {name} ({file}): its head {self.cluster.head} does not answer ({reason}); start "

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from ltsearch.run.growth import Demand
     from trainables.custom import Trainable
 
+ACTOR_BYTES = 400 * 2**20  # of a trial whose workers train: Ray, Tune and torch
+
 
 @contextmanager
 def ray_session(address: str | None, *, logs: bool) -> Iterator[None]:
@@ -92,6 +94,19 @@ def ray_session(address: str | None, *, logs: bool) -> Iterator[None]:
             ray.shutdown()
         finally:
             gc.enable()
+
+
+def _beside() -> int:
+    """Bytes to ask for a trial's own actor, beside its workers: what it takes, so that Ray spreads them over the nodes.
+
+    Ray places where most is left, and so all of what asks for nothing on one node. Never so much that a trial waits for it: at
+    most half a node's, with as many trials on it as it has CPUs.
+    """
+    import ray
+
+    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    least = min((of.get("memory", 0) / max(of.get("CPU", 0), 1) / 2 for of in there), default=0)
+    return max(1, min(ACTOR_BYTES, int(least)))
 
 
 def _by_value(functions: Mapping[str, Trainable]) -> dict[str, Trainable]:
@@ -175,9 +190,8 @@ def run(
             terms=terms,
             functions=_by_value(functions or {}),
         ),
-        # Tune does not see what a worker group reserves: how many trials run at once is bounded by the queue. The trial's
-        # own actor needs next to nothing, but Ray refuses nothing at all: one byte.
-        partial(placed, wanted={"memory": 1} if layout else wanted, labels=resources.labels),
+        # Tune does not see what a worker group reserves: how many trials run at once is bounded by the queue.
+        partial(placed, wanted={"memory": _beside()} if layout else wanted, labels=resources.labels),
     )
     with tempfile.TemporaryDirectory(prefix="ltsearch-tune-") as scratch:
         tuner = tune.Tuner(

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from ltsearch.cluster import host_setup, ray_cluster
-from tests.ltsearch.helpers import ROOT, environment, study, sweep, write
+from tests.ltsearch.helpers import ROOT, study, sweep, write
 from trainables.errors import UserError
 
 FILES = ["cluster.yaml", "docs/cluster/aws.yaml", "docs/cluster/gcp.yaml"]
