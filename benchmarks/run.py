@@ -21,6 +21,7 @@ BENCHMARKS = (
     "trial_overhead",
     "memory",
     "driver_scale",
+    "nodes",
     "report_size",
     "coverage",
 )

@@ -250,10 +250,9 @@ def join(options: RunOptions, resources: Resources, store: CellStore, session: E
     from ltsearch.run.runner import ray_session
 
     session.enter_context(ray_session(options.address, logs=options.ray_logs))
-    if options.address:
-        nodes.check(store)
+    silent = nodes.check(store) if options.address else {}
     growing = nodes.growable() if options.address else None
-    return nodes.Capacity(resources, lambda: nodes.alive(resources.labels), growing)
+    return nodes.Capacity(resources, lambda: nodes.alive(resources.labels), growing, silent)
 
 
 def drive(
@@ -308,6 +307,7 @@ def drive(
                     logs=options.ray_logs,
                     terms=terms,
                     functions=functions,
+                    silent=capacity.silent,
                     each_round=Listening(folder, queue, capacity, progress.say).look,
                     demand=Demand(plan.loaded.spec.resources, capacity, queue) if capacity.grows else None,
                 )

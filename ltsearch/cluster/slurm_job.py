@@ -33,6 +33,7 @@ INTERRUPTED = 130  # a sweep's exit code after SIGTERM; `exit_codes` comes after
 ASKED = 5  # times that Slurm is asked for something
 LIMIT_SECONDS = 5.0  # so shortly before the limit, and after, SIGTERM is Slurm's own
 START_SECONDS = 120.0  # until Ray's head must answer
+CONNECT_SECONDS = 5.0  # until a port of the head must answer
 JOIN_SECONDS = 60.0  # until the nodes of an allocation must have joined
 # Slurm kills what is left of a cancelled job after 30 s, if the site has its default (KillWait).
 HURRY_SECONDS = 10.0  # until the sweep is killed that Slurm has told to end
@@ -135,17 +136,29 @@ def follow(job: JobFile, restarts: int) -> str | None:
     task = os.environ.get("SLURM_ARRAY_TASK_ID")
     where = [f"--array={task}"] if task is not None else []
     after = f"--dependency=afterany:{_number()}"
+    number = None
     for attempt in range(ASKED):
         time.sleep(2.0 * attempt)
+        if attempt and (number := _follows()) is not None:
+            break
         done = slurm(["sbatch", "--parsable", after, *where, job.script, str(restarts + 1)])
         if done.returncode == 0:
+            number = done.stdout.strip().split(";")[0]
             break
-    else:
+    if number is None:
         print(f"no job follows: {done.stderr}", flush=True)
         return None
-    number = done.stdout.strip().split(";")[0]
     print(f"followed by job {number}", flush=True)
     return number
+
+
+def _follows() -> str | None:
+    """The job that waits for this one's end, if there is one: Slurm may have taken it, and said that it has not."""
+    for line in slurm(["squeue", "--noheader", "--me", "--format=%i %E"]).stdout.splitlines():
+        number, _, waits = line.strip().partition(" ")
+        if re.search(rf"afterany:{_number()}\b", waits):
+            return number
+    return None
 
 
 def not_needed(number: str, why: str) -> None:
@@ -261,6 +274,13 @@ def node(address: str, *, head: bool) -> int:
     if head:
         words += ["--head", f"--node-ip-address={host}", f"--port={port}", "--include-dashboard=false"]
         words += [f"--ray-client-server-port={_free_port()}", f"--temp-dir={os.environ['RAY_TMPDIR']}"]
+    elif why := _unreachable(address):
+        print(
+            f"node {socket.gethostname()} cannot reach Ray's head at {host}, port {port} ({why}): the sweep runs without it; "
+            "all ports must be open between the nodes of a job",
+            flush=True,
+        )
+        return 1
     else:
         words += [f"--address={address}"]
     folder = Path(os.environ["RAY_TMPDIR"])  # of the head, the job has made it
@@ -293,6 +313,19 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("", 0))
         return int(probe.getsockname()[1])
+
+
+def _unreachable(address: str) -> str | None:
+    """Why nothing can be reached there; None if something listens."""
+    host, _, port = address.rpartition(":")
+    for attempt in range(ASKED):
+        time.sleep(attempt)
+        try:
+            with socket.create_connection((host, int(port)), CONNECT_SECONDS):
+                return None
+        except OSError as error:
+            why = str(error.strerror or error)
+    return why
 
 
 def _wait(address: str, head: subprocess.Popen[bytes]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ltsearch.cluster import ray_internals
@@ -29,6 +30,7 @@ LOOK_SECONDS = 2.0
 WAITED_SECONDS = 60.0
 REPORT_SECONDS = 10.0  # until KubeRay's autoscaler has reported, if there is one
 ANSWER_SECONDS = 300.0  # a node's first task waits until Ray has sent it the tree
+OTHERS_SECONDS = 60.0  # for the others, once one has answered
 
 
 def alive(labels: Mapping[str, str]) -> list[Node]:
@@ -63,10 +65,17 @@ class Capacity:
     """How many trials run at once: as many as the nodes that there are can place (``growth`` asks for more of them)."""
 
     def __init__(
-        self, resources: Resources, look: Callable[[], Sequence[Node]], config: Mapping[str, Any] | None = None
+        self,
+        resources: Resources,
+        look: Callable[[], Sequence[Node]],
+        config: Mapping[str, Any] | None = None,
+        silent: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """``config``: of an autoscaling cluster. Raises ``UserError`` if not even one trial can ever be placed."""
-        self.resources, self.look = resources, look
+        """``config``: of an autoscaling cluster; ``silent``: nodes that did not answer, by Ray's id, and why.
+
+        Raises ``UserError`` if not even one trial can ever be placed.
+        """
+        self.resources, self.look, self.silent = resources, look, silent
         self.grows = config is not None
         self.more = placement.at_most(resources, config) if config else []
         self.nodes = list(look())
@@ -137,8 +146,11 @@ class Terms:
 # -- before anything is started --------------------------------------------------------------------------------------------
 
 
-def check(store: CellStore) -> None:
-    """Ask every node; raises ``UserError`` if one does not see the storage or would run other code than this."""
+def check(store: CellStore) -> dict[str, str]:
+    """Ask every node; those that do not answer, by Ray's id, and why: they are left alone.
+
+    Raises ``UserError`` if one does not see the storage or would run other code than this, or if none answers.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -151,38 +163,46 @@ def check(store: CellStore) -> None:
         if probe is not None and local is not None:
             local.mkdir(parents=True, exist_ok=True)
             probe.touch()
-        scouts = {
-            node["NodeManagerAddress"]: scout.options(
+        place = (str(probe) if probe else None, store.root if local is None else None)
+        sent = {
+            node["NodeID"]: scout.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             ).remote()
             for node in nodes
         }
-        place = (str(probe) if probe else None, store.root if local is None else None)
-        answers = {address: sent.look_around.remote(*place) for address, sent in scouts.items()}
+        asked = {one.look_around.remote(*place): node for node, one in sent.items()}
+        ready, late = ray.wait(list(asked), num_returns=1, timeout=ANSWER_SECONDS)
+        more, late = ray.wait(late, num_returns=len(late), timeout=OTHERS_SECONDS) if late and ready else ([], late)
+        addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
+        silent = {asked[one]: f"node {addresses[asked[one]]} does not answer" for one in late}
         found = {}
-        for address, answer in answers.items():
+        for answer in ready + more:
+            node = asked[answer]
             try:
-                found[address] = ray.get(answer, timeout=ANSWER_SECONDS)
+                found[node] = ray.get(answer)
             except Exception as error:  # Ray raises many kinds; that there is no answer is what matters
                 first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-                raise UserError(
-                    f"node {address} of the cluster runs no trials ({first[:300]}); see `ray status` on the head, whether the "
-                    "node has the same Python and packages, and whether the cluster was started with the same authentication: "
-                    "with the token in ~/.ray/auth_token (RAY_AUTH_MODE=token), or without (RAY_AUTH_MODE=disabled)"
-                ) from None
+                silent[node] = f"node {addresses[node]} of the cluster runs no trials ({first[:300]})"
+        if not found:
+            raise UserError(
+                f"{next(iter(silent.values()))}{', nor does any other' if len(silent) > 1 else ''}; see `ray status` on the "
+                "head, whether it has the same Python and packages, and whether the cluster was started with the same "
+                "authentication: with the token in ~/.ray/auth_token (RAY_AUTH_MODE=token), or without (RAY_AUTH_MODE=disabled)"
+            )
     finally:
         if probe is not None and local is not None:
             probe.unlink(missing_ok=True)
             if created:
                 local.rmdir()
-    differ(versions(), {address: answer["versions"] for address, answer in found.items()})
-    for address, answer in found.items():
+    differ(versions(), {addresses[node]: answer["versions"] for node, answer in found.items()})
+    for node, answer in found.items():
         if answer["blind"]:
             raise UserError(
-                f"--storage {store.root}: node {address} ({answer['host']}) {answer['blind']}; every trial writes its "
+                f"--storage {store.root}: node {addresses[node]} ({answer['host']}) {answer['blind']}; every trial writes its "
                 "checkpoints there, and goes on from them on another node: name a folder that all nodes share, or s3://…, with "
                 "--storage or LTSEARCH_STORAGE"
             )
+    return silent
 
 
 class Scout:

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ltsearch.cluster import ray_cluster, ray_internals
@@ -136,10 +137,12 @@ def run(
     functions: Mapping[str, Trainable] | None = None,
     each_round: Callable[[], None] = lambda: None,
     demand: Demand | None = None,
+    silent: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Run the queue until it is exhausted, ``capacity()`` trials at once.
 
     ``terms``: what every node must meet. ``demand``: of a cluster that may start nodes.
+    ``silent``: nodes to leave alone at first, and why.
     ``functions``: the user's own trainables by name. ``each_round`` is called in every round of Tune's loop.
 
     ``KeyboardInterrupt`` passes through; the store has what is needed to go on.
@@ -172,6 +175,8 @@ def run(
         return [n["NodeID"] for n in there if all(n["Resources"].get(kind, 0) >= of for kind, of in wanted.items())]
 
     unfit = Unfit(able, queue.say, growing=demand is not None)
+    for node, why in silent.items():
+        unfit.failed(node, why, at_work=True)
     failures = resources.max_failures
     feeder = Feeder(queue, capacity, orphans, spare=layout is None, max_failures=failures, unfit=unfit)
     feeder.each_round = [each_round, *([demand.look] if demand is not None else [])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -130,3 +131,32 @@ def test_a_jobs_folder_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         with slurm_job.private_folder() as again:
             assert again == folder and not any(again.iterdir())
     assert not folder.exists()
+
+
+def test_a_node_that_cannot_reach_the_head_says_which_port(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(slurm_job, "ASKED", 1)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # but does not listen
+        port = taken.getsockname()[1]
+        assert slurm_job.node(f"127.0.0.1:{port}", head=False) == 1
+    said = capsys.readouterr().out
+    assert f"cannot reach Ray's head at 127.0.0.1, port {port} (Connection refused)" in said and said.count("\n") == 1
+
+
+def test_a_job_that_slurm_took_without_saying_so_is_not_submitted_twice(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As of an ``sbatch`` that ran into Slurm's message timeout: these two stand for such a Slurm."""
+    (tmp_path / "sbatch").write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\nexit 1\n")
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho '7 (null)'\necho '71 afterany:6(unfulfilled)'\n"
+                                     "echo '72 afterany:61(unfulfilled)'\n")  # fmt: skip
+    for name in ("sbatch", "squeue"):
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("SLURM_JOB_ID", "6")
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
+    job = slurm_job.JobFile("s", "allocation", ["python"], "", 600.0, 3, "job.sh", [], [], [])
+    assert slurm_job.follow(job, 0) == "71" and (tmp_path / "asked").read_text() == "asked\n"
