@@ -26,7 +26,7 @@ from trainables.config import TrialConfig
 from trainables.data.longtail import TrialData
 from trainables.errors import UserError
 from trainables.files import OWN, Location
-from trainables.reports import Report, RunOptions
+from trainables.reports import Report
 
 Trainable = Callable[[Mapping[str, Any], int, Location | None], Iterable[Mapping[str, float]]]
 LOSS = "train/loss"
@@ -53,16 +53,16 @@ def find(name: str) -> Trainable:
 
 
 def train(
-    config: TrialConfig, data: TrialData, run: RunOptions, function: Trainable | None = None
+    config: TrialConfig, data: TrialData, folder: Location | None, function: Trainable | None = None
 ) -> Generator[Report]:
-    """One report an epoch, of ``function`` or of what the configuration names.
+    """One report an epoch, of ``function`` or of what the configuration names; it keeps what it likes in a folder of its own.
 
     Raises ``RuntimeError`` if it yields something else than finite numbers by name, or ends before ``training.epochs``.
     """
     assert config.custom is not None
     function = function or find(config.custom.function)
     started, number = time.monotonic(), 0
-    own = run.folder / OWN if run.folder is not None else None
+    own = folder / OWN if folder is not None else None
     if isinstance(own, Path):
         own.mkdir(parents=True, exist_ok=True)
     for values in function(dict(config.custom.parameters), config.seed, own):

@@ -18,7 +18,8 @@ from trainables.config import SyntheticConfig, TrialConfig
 from trainables.data.longtail import TrialData
 from trainables.files import write_text
 from trainables.methods.ncl_pp.options import NCLppOptions
-from trainables.reports import Report, RunOptions
+from trainables.reports import Report
+from trainables.run_options import RunOptions
 
 _SCORES = ("single_class_mean", "ensemble_class_mean", "single_top1", "single_top1_max", "ensemble_top1")
 

@@ -26,7 +26,8 @@ from trainables.evaluation import evaluate, images_of, write_final
 from trainables.methods.base import AnyMethod, Batch
 from trainables.models.network import Network
 from trainables.precision import dtype_of, warn_if_emulated
-from trainables.reports import Report, RunOptions
+from trainables.reports import Report
+from trainables.run_options import RunOptions
 
 WITHIN_SECONDS = 60.0  # an epoch that takes longer has checkpoints inside, this far apart at least
 AGREE_EVERY = 20  # optimiser steps after which workers agree on whether one is due

@@ -63,17 +63,12 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
         ``sources`` lie in the object store, shared by all actors of a machine. Raises ``RuntimeError`` if this node does not
         meet the ``terms``.
         """
-        with blaming_the_node():
-            import torch
-
-            if terms is not None:
+        if terms is not None:
+            with blaming_the_node():
                 terms.meet()
-
-        # With more threads than CPUs held, trials that run side by side fight for the cores.
-        torch.set_num_threads(max(1, int(cpus)))
+        self.threads, self.gpus = max(1, int(cpus)), gpus
         # Deterministic matrix products on GPUs need this before the first of them.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        self.device = torch.device("cuda", 0) if gpus > 0 else torch.device("cpu")
         self.sources = sources or {}
         self.store = CellStore(storage)
         self.checkpoint_seconds, self.hang_seconds = checkpoint_seconds, hang_seconds
@@ -143,7 +138,6 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
     def _begin(self, job: dict[str, Any]) -> None:
         from trainables.data import source_key
         from trainables.data.longtail import split
-        from trainables.reports import RunOptions
 
         config = TrialConfig.model_validate_json(job["trial"])
         data = split(config.data, self.sources[source_key(config.data)])
@@ -160,23 +154,31 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
             self.run = self._workers(job.get("avoid", "")).train(job)  # its workers watch themselves
             return
         self.watchdog = Watchdog(self.hang_seconds, self.store.folder(job["cell"]))
+        self.own = config.custom is not None
+        if config.custom is not None:
+            from trainables import custom
+
+            function = self.functions.get(config.custom.function)
+            self.run = custom.train(config, data, self.store.folder(job["cell"]), function)
+            return
+        # Imported where they are needed: this process may train a function of the user's own, or leave it to workers.
+        with blaming_the_node():
+            import torch
+
+            from trainables.run_options import RunOptions
+
+            module = import_module("trainables.training" if config.synthetic is None else "trainables.synthetic")
+        # With more threads than CPUs held, trials that run side by side fight for the cores.
+        torch.set_num_threads(self.threads)
         options = RunOptions(
-            device=self.device,
+            device=torch.device("cuda", 0) if self.gpus > 0 else torch.device("cpu"),
             folder=self.store.folder(job["cell"]),
             checkpoint_seconds=self.checkpoint_seconds,
             keep_final=job["keep_final"],
             before_checkpoint=recorder.write,
             required=tuple(self.store.folder(cell) / WEIGHTS for cell in job.get("requires", [])),
         )
-        self.own = config.custom is not None
-        if config.custom is not None:
-            from trainables import custom
-
-            self.run = custom.train(config, data, options, self.functions.get(config.custom.function))
-        else:
-            # Each imports what it needs: seconds of libraries that the others have no use for.
-            module = "trainables.training" if config.synthetic is None else "trainables.synthetic"
-            self.run = import_module(module).train(config, data, options)
+        self.run = module.train(config, data, options)
 
     def _workers(self, avoid: str) -> WorkerGroup:
         """The worker group: the one there is, unless it has died; a new one is not on the nodes to ``avoid``."""

@@ -267,7 +267,7 @@ def _reports(
     from trainables.data import source_key
     from trainables.data.longtail import split
     from trainables.parallel import Parallel
-    from trainables.reports import RunOptions
+    from trainables.run_options import RunOptions
     from trainables.training import train
 
     config = TrialConfig.model_validate_json(job["trial"])

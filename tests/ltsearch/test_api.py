@@ -24,7 +24,6 @@ from trainables.config import TrialConfig
 from trainables.data import read_source
 from trainables.data.longtail import split
 from trainables.errors import UserError
-from trainables.reports import RunOptions
 
 
 def valley(parameters: Mapping[str, Any], seed: int, folder: Any) -> Iterator[dict[str, float]]:
@@ -83,7 +82,7 @@ def config(**over: Any) -> TrialConfig:
 
 def reports(trial: TrialConfig, function: custom.Trainable | None = None) -> list[Any]:
     data = split(trial.data, read_source(trial.data, Path("nowhere")))  # the embedded digits: it has no images of ours
-    return list(custom.train(trial, data, RunOptions(), function))
+    return list(custom.train(trial, data, None, function))
 
 
 def test_epochs_become_reports() -> None:
@@ -138,7 +137,7 @@ def test_what_it_keeps_is_in_a_folder_of_its_own_and_goes_with_the_cell(tmp_path
             (folder / "epoch").write_text(str(epoch))
 
     def train(epochs: int) -> list[int]:
-        run = custom.train(cell.config, data, RunOptions(folder=store.folder(cell.id)), keeps)
+        run = custom.train(cell.config, data, store.folder(cell.id), keeps)
         found = [report.epoch for report in itertools.islice(run, epochs)]
         run.close()
         return found

@@ -14,7 +14,8 @@ from trainables.data.source import Source
 from trainables.methods import METHODS, method_class, options_class
 from trainables.methods.base import Batch, Method
 from trainables.overrides import merge, nest
-from trainables.reports import Report, RunOptions
+from trainables.reports import Report
+from trainables.run_options import RunOptions
 from trainables.training import train
 
 

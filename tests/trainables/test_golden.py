@@ -17,7 +17,7 @@ from trainables.config import DataConfig, TrialConfig
 from trainables.data import read_source
 from trainables.data.longtail import split
 from trainables.recipes import RECIPES
-from trainables.reports import RunOptions
+from trainables.run_options import RunOptions
 from trainables.training import train
 
 FILE = Path(__file__).with_name("golden.json")

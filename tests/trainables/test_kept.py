@@ -28,7 +28,7 @@ from trainables.data.longtail import TrialData, split
 from trainables.data.on_disk import EncodedImages, MappedImages
 from trainables.data.source import Source
 from trainables.errors import DataError
-from trainables.reports import RunOptions
+from trainables.run_options import RunOptions
 from trainables.training import train
 
 Kept = Literal["map", "files", "pack"]

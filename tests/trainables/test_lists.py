@@ -24,7 +24,7 @@ from trainables.data.on_disk import EncodedImages, Files, MappedImages, Rows
 from trainables.data.source import Part, open_picture
 from trainables.errors import DataError
 from trainables.files import write_text
-from trainables.reports import RunOptions
+from trainables.run_options import RunOptions
 from trainables.training import train
 
 COUNTS = (20, 8, 3)  # images a class

@@ -26,7 +26,8 @@ from trainables.data.longtail import check_batches, split
 from trainables.methods import METHODS, method_class, options_class
 from trainables.methods.base import Method
 from trainables.methods.options import MethodOptions
-from trainables.reports import Report, RunOptions
+from trainables.reports import Report
+from trainables.run_options import RunOptions
 from trainables.training import _Trial, train
 
 every_method = pytest.mark.parametrize("name", METHODS)

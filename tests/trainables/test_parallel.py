@@ -22,7 +22,7 @@ from trainables.data.longtail import split
 from trainables.data.source import Source
 from trainables.models.batch_norm import GroupedBatchNorm2d
 from trainables.parallel import Parallel
-from trainables.reports import RunOptions
+from trainables.run_options import RunOptions
 from trainables.training import train
 
 ROOT = Path(__file__).resolve().parents[2]

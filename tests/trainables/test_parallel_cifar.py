@@ -20,7 +20,7 @@ from trainables.config import TrialConfig
 from trainables.data import read_source
 from trainables.data.longtail import split
 from trainables.parallel import Parallel
-from trainables.reports import RunOptions
+from trainables.run_options import RunOptions
 from trainables.training import _Trial
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]

@@ -13,7 +13,7 @@ from trainables import sampling
 from trainables.config import SamplingConfig, TrialConfig
 from trainables.data.longtail import check_batches, split
 from trainables.errors import DataError
-from trainables.reports import RunOptions
+from trainables.run_options import RunOptions
 from trainables.training import _Trial
 
 COUNTS = [400, 150, 40, 10]

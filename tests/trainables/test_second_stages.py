@@ -18,7 +18,7 @@ from trainables.errors import UserError
 from trainables.methods.base import Images
 from trainables.methods.cam_sampling.method import activation_map, composed
 from trainables.models.network import build
-from trainables.reports import RunOptions
+from trainables.run_options import RunOptions
 from trainables.training import train
 
 

@@ -11,7 +11,7 @@ from tests.trainables.helpers import small_trial
 from trainables import time_limit
 from trainables.data.longtail import split
 from trainables.data.source import Source
-from trainables.reports import RunOptions
+from trainables.run_options import RunOptions
 from trainables.training import train
 
 

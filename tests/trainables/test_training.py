@@ -13,7 +13,8 @@ import torch
 from trainables import optim
 from trainables.config import OptimizerConfig, ScheduleConfig, TrialConfig
 from trainables.data.longtail import split
-from trainables.reports import Report, RunOptions
+from trainables.reports import Report
+from trainables.run_options import RunOptions
 from trainables.training import _Trial, train
 
 

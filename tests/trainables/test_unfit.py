@@ -12,7 +12,8 @@ from tests.trainables.test_training import config, weights
 from trainables import checkpoint, synthetic
 from trainables.config import TrialConfig
 from trainables.data.longtail import split
-from trainables.reports import Report, RunOptions
+from trainables.reports import Report
+from trainables.run_options import RunOptions
 from trainables.training import train
 
 SMALL = {"model": {"experts": 1}, "augmentation": {"copies": 1, "policy": "none"}, "training": {"epochs": 3}}

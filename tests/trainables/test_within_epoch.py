@@ -15,7 +15,8 @@ from trainables.config import TrialConfig
 from trainables.data.longtail import split
 from trainables.data.source import Source
 from trainables.parallel import Parallel
-from trainables.reports import Report, RunOptions
+from trainables.reports import Report
+from trainables.run_options import RunOptions
 from trainables.training import train
 
 EPOCHS, ALONE = 3, Parallel()
