@@ -47,6 +47,11 @@ def tell_memory_apart(died: Callable[[Exception], Exception]) -> None:
     manager._actor_task_failed = actor_task_failed
 
 
+def start_at_once(controller: Any, trials: int) -> None:
+    """How many of Tune's trials may wait for an actor. Public is only an environment variable that is read once."""
+    controller.update_max_pending_trials(trials)
+
+
 def let_idle_actors_go(controller: Any) -> None:
     """End the actors that Tune keeps for trials to come, and give back what they hold. Nothing public does, in mid-run."""
     controller._cleanup_cached_actors(force_all=True)

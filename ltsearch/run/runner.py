@@ -151,7 +151,7 @@ def run(
         warnings.filterwarnings("ignore", module="ray")
         for name in ("ray", "ray.tune", "ray.air", "ray.train"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "1"
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(capacity())  # at first; see Feeder.suggest
     import ray
     from ray import tune
     from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, TuneError

@@ -87,6 +87,9 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
             return str(Searcher.FINISHED)
         self.round()
         capacity = self.capacity()
+        if self.controller is not None:
+            # While places are free, all of them are filled together. Then one waits: for an actor that becomes free.
+            ray_internals.start_at_once(self.controller, capacity if len(self.queue.running) < capacity else 1)
         if len(self.queue.running) >= capacity + (self.spare and capacity > 1 and not self.queue.others.pull):
             return None
         if self.unfit.everywhere():  # what runs goes on
