@@ -147,7 +147,8 @@ def _on_cluster(args: argparse.Namespace) -> int:
     if args.verb == "jobs":
         print(ray_jobs.listing(cluster))
         return DONE
-    return ray_jobs.speak(args.verb, Choice(args.spec, args.profile), RunOptions(cluster=args.cluster), cluster)
+    options = RunOptions(storage=getattr(args, "storage", None), cluster=args.cluster)
+    return ray_jobs.speak(args.verb, Choice(args.spec, args.profile), options, cluster)
 
 
 def _sweep(args: argparse.Namespace) -> tuple[str, Location]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from ltsearch.cluster.packing import LINKED, packed
 from ltsearch.cluster.ray_cluster import Cluster
-from ltsearch.cluster.tunnel import MARK, Head
+from ltsearch.cluster.tunnel import MARK, Head, Unreachable
 from ltsearch.study.options import Choice, RunOptions
 from ltsearch.study.spec import Loaded
 from trainables.errors import UserError
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from ray.job_submission import JobDetails
 
 PATIENCE_SECONDS = 600.0  # for a connection that broke
-QUIET_SECONDS = 60.0  # without a word: the connection may be dead, so the log is asked for anew
-ANSWER_SECONDS = 180.0  # of a job that only looks
+QUIET_SECONDS = 60.0  # without a word: the connection may be dead, so it is looked whether the head answers
+AGAIN_SECONDS = 5.0  # until a connection is tried again
+ANSWER_SECONDS = 1800.0  # of a job that only looks, or writes a report
 STOP_SECONDS = 360  # that Ray gives a driver to end in order; its own value is 3
 DONE, NO_RESULT, INTERRUPTED = 0, 1, 130  # as in ``exit_codes``, which is not this room's to import
 SWEEP = "ltsearch.sweep"  # in a job's metadata: the sweep's name,
@@ -50,7 +51,7 @@ FLAGS = ("fresh", "retry", "ray_logs")
 def run(cluster: Cluster, choice: Choice, options: RunOptions, loaded: Loaded) -> int:
     """Run the sweep there, or attach to it if it runs already; its exit code, or 130 if only the laptop let go."""
     again, words = partial(_again, choice, options.cluster), passed_on(choice, options)
-    with Head(cluster) as head:
+    with Head(cluster) as head, head.told():
         job = _latest(head, loaded.sweep)
         if job is not None and not _over(job):
             typed = json.loads(job.metadata[WORDS])
@@ -79,7 +80,7 @@ def attach(
             file=sys.stderr,
         )
         return INTERRUPTED
-    except ConnectionError:
+    except Unreachable:
         raise UserError(
             f"the connection to {head.cluster.head} is lost; if the host is up, {loaded.sweep} goes on there: "
             f"`{again('attach')}` attaches again"
@@ -93,7 +94,7 @@ def attach(
     if code in (DONE, NO_RESULT):
         try:
             fetch(head, choice, options, loaded)
-        except (UserError, ConnectionError) as error:
+        except UserError as error:
             if code == DONE:
                 raise
             print(f"no report: {error}", file=sys.stderr)
@@ -104,28 +105,37 @@ def follow(head: Head, name: str) -> JobDetails:
     """Print a job's log until it has ended, each line once, through connections that break; what it was in the end.
 
     Raises:
-        ConnectionError: None came about for ten minutes.
+        Unreachable: None came about for ten minutes.
+        UserError: The cluster knows no such job any more.
     """
     import aiohttp
 
     log, broken = _Log(), 0.0
     while True:
-        before = log.shown
         try:
+            before = log.shown
             asyncio.run(log.tail(head, name))
             job: JobDetails = head.ask(lambda client: client.get_job_info(name))
             if _over(job):
                 log.end()
                 return job
+            broken = 0.0
+            time.sleep(0.0 if log.shown > before else AGAIN_SECONDS)  # an end that was none
         except BrokenPipeError:  # whoever reads our output has gone
             raise
-        except (aiohttp.ClientError, OSError, RuntimeError):  # RuntimeError is what Ray makes of a broken connection
-            if log.shown > before or not broken:
-                broken = time.monotonic()
+        except (
+            aiohttp.ClientError,
+            OSError,
+            RuntimeError,
+            Unreachable,
+        ):  # RuntimeError is what Ray makes of a broken connection
+            broken = broken or time.monotonic()
             if time.monotonic() - broken > PATIENCE_SECONDS:
-                raise ConnectionError(name) from None
+                raise Unreachable(name) from None
+            with contextlib.suppress(Unreachable):  # refused, not broken: by a head that was restarted, say
+                head.ask(lambda client: client.get_job_info(name))
             print(f"the connection to {head.cluster.head} broke; trying again", file=sys.stderr, flush=True)
-            time.sleep(5)
+            time.sleep(AGAIN_SECONDS)
 
 
 class _Log:
@@ -138,13 +148,20 @@ class _Log:
 
     async def tail(self, head: Head, name: str) -> None:
         self._heard = 0
-        with contextlib.suppress(TimeoutError):
-            lines = head.client().tail_job_logs(name)
+        lines = head.client().tail_job_logs(name)
+        word = asyncio.ensure_future(anext(lines))
+        try:
             while True:
-                try:
-                    self.show(await asyncio.wait_for(anext(lines), QUIET_SECONDS))
-                except StopAsyncIteration:
+                done, _ = await asyncio.wait({word}, timeout=QUIET_SECONDS)
+                if done:
+                    self.show(word.result())
+                    word = asyncio.ensure_future(anext(lines))
+                elif _over(await asyncio.to_thread(head.ask, lambda client: client.get_job_info(name))):
                     return
+        except StopAsyncIteration:
+            return
+        finally:
+            word.cancel()
 
     def show(self, text: str) -> None:
         new = text[max(0, self.shown - self._heard) :]
@@ -166,9 +183,10 @@ class _Log:
 def fetch(head: Head, choice: Choice, options: RunOptions, loaded: Loaded) -> None:
     """Have the report written there as it is now, with its export, and bring both here, through the job's log."""
     words = _words(choice, options, ("profile", "storage", "tracking_uri"))
-    report = f"python -m ltsearch report {{study}} {words} --export --out $out".replace("  ", " ")
-    script = f"out=$(mktemp -d) && {report} && echo {MARK} && tar -cz -C $out . | base64 -w 0; code=$?; rm -r $out; exit $code"
-    code, said = _answer(head, choice, script)
+    report = f"python -m ltsearch report {{study}} {words} --export --out $out/all"
+    packed = f"tar -cz -f $out/tar -C $out/all . && echo {MARK} && base64 -w 0 $out/tar"
+    script = f"out=$(mktemp -d) && {report} && {packed}; code=$?; rm -r $out; exit $code"
+    code, said = _answer(head, choice, loaded, script)
     said, _, parcel = said.partition(f"{MARK}\n")
     if code != 0:
         raise UserError(f"cluster {head.cluster.name}: {said.strip().removeprefix('error: ') or 'no report'}")
@@ -182,7 +200,7 @@ def fetch(head: Head, choice: Choice, options: RunOptions, loaded: Loaded) -> No
 def speak(verb: str, choice: Choice, options: RunOptions, cluster: Cluster) -> int:
     """``attach``, ``status``, ``stop`` or ``fetch``; exit codes are those of the sweep, or 130 for detached."""
     loaded, again = choice.load(), partial(_again, choice, options.cluster)
-    with Head(cluster) as head:
+    with Head(cluster) as head, head.told():
         job = _latest(head, loaded.sweep)
         if job is None and verb != "status":
             raise UserError(
@@ -192,7 +210,8 @@ def speak(verb: str, choice: Choice, options: RunOptions, cluster: Cluster) -> i
         if job is not None:  # with the places that it was started with
             typed = json.loads(job.metadata[WORDS])
             places = dict(zip(typed, typed[1:], strict=False))
-            options = replace(options, storage=places.get("--storage"), tracking_uri=places.get("--tracking-uri"))
+            storage = options.storage or places.get("--storage")
+            options = replace(options, storage=storage, tracking_uri=places.get("--tracking-uri"))
         name = str(job.submission_id) if job is not None else ""
         match verb:
             case "attach":
@@ -211,7 +230,7 @@ def speak(verb: str, choice: Choice, options: RunOptions, cluster: Cluster) -> i
                 if job is not None:
                     print(f"{loaded.sweep} on cluster {cluster.name}: {_state(job)}", flush=True)
                 words = _words(choice, options, ("profile", "storage"))
-                code, said = _answer(head, choice, f"python -m ltsearch status {{study}} --local {words}")
+                code, said = _answer(head, choice, loaded, f"python -m ltsearch status {{study}} --local {words}")
                 if code != 0:
                     raise UserError(said.strip().removeprefix("error: "))
                 print(said, end="")
@@ -220,7 +239,7 @@ def speak(verb: str, choice: Choice, options: RunOptions, cluster: Cluster) -> i
 
 def listing(cluster: Cluster) -> str:
     """The sweeps that were sent to a cluster, the latest last: name, state, since when, and what was typed."""
-    with Head(cluster) as head:
+    with Head(cluster) as head, head.told():
         jobs = _sweeps(head)
     if not jobs:
         return f"no sweep was sent to cluster {cluster.name} since its head was started"
@@ -275,23 +294,29 @@ def _submit(head: Head, choice: Choice, sweep: str, words: list[str]) -> str:
         return _send(head, tree.file, _plain(sweep), script, metadata)
 
 
-def _answer(head: Head, choice: Choice, script: str) -> tuple[int, str]:
+def _answer(head: Head, choice: Choice, loaded: Loaded, script: str) -> tuple[int, str]:
     """Run a shell script in the tree, ``{study}`` the study's path, and wait for it: its exit code, and all that it said."""
-    with packed(choice.spec) as tree:
+    with packed(choice.spec, loaded.spec.name) as tree:
         name = _send(head, tree.file, "look", script.replace("{study}", shlex.quote(tree.spec)), {})
-    deadline = time.monotonic() + ANSWER_SECONDS
-    while not _over(job := head.ask(lambda client: client.get_job_info(name))):
-        if time.monotonic() > deadline:
-            raise UserError(f"cluster {head.cluster.name}: job {name} has not answered in {ANSWER_SECONDS:g} s")
-        time.sleep(0.2)
-    said: str = head.ask(lambda client: client.get_job_logs(name))
+    try:
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while not _over(job := head.ask(lambda client: client.get_job_info(name))):
+            if time.monotonic() > deadline:
+                raise UserError(f"cluster {head.cluster.name}: job {name} has not answered in {ANSWER_SECONDS:g} s")
+            time.sleep(0.2)
+        said: str = head.ask(lambda client: client.get_job_logs(name))
+    except BaseException:  # Ctrl-C too: nobody waits for it
+        with contextlib.suppress(UserError, Unreachable):
+            head.ask(lambda client: client.stop_job(name))
+        raise
     head.ask(lambda client: client.delete_job(name))
     before, mark, after = said.partition(f"{MARK}\n")
     if not mark:
         raise UserError(
             f"cluster {head.cluster.name}: job {name} never started ({_first(job.message)}) {before}".rstrip()
         )
-    return job.driver_exit_code or 0, RAYS.sub("", after)
+    code = 0 if job.status == "SUCCEEDED" else job.driver_exit_code or 1
+    return code, RAYS.sub("", after)
 
 
 def _send(head: Head, tree: Path, name: str, script: str, metadata: dict[str, str]) -> str:

@@ -145,7 +145,7 @@ def follow(job: JobFile, restarts: int) -> str | None:
         if done.returncode == 0:
             number = done.stdout.strip().split(";")[0]
             break
-    if number is None:
+    if (number := number or _follows()) is None:
         print(f"no job follows: {done.stderr}", flush=True)
         return None
     print(f"followed by job {number}", flush=True)
@@ -157,7 +157,7 @@ def _follows() -> str | None:
     for line in slurm(["squeue", "--noheader", "--me", "--format=%i %E"]).stdout.splitlines():
         number, _, waits = line.strip().partition(" ")
         if re.search(rf"afterany:{_number()}\b", waits):
-            return number
+            return number.partition("_")[0]  # of an array, as sbatch says it
     return None
 
 

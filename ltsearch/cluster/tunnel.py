@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from ltsearch.cluster.ray_cluster import Cluster, use_token
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 CONTACT_SECONDS = 30.0
+OURS = "this host's token (~/.ray/auth_token, RAY_AUTH_TOKEN)"
 PORT = 8265  # of the dashboard
 MARK = "@ltsearch"  # a line after which it is we who speak: before it, login shells and Ray do
 # In a process of its own, which ends with ours: Ray's own way to the head, whatever provider and container that has.
@@ -32,6 +33,10 @@ run_on_cluster(sys.argv[1], cmd=sys.argv[3], port_forward=[(int(sys.argv[2]), {P
 # The token where Ray looks for it; the laptop needs none of its own.
 KEPT = '"${RAY_AUTH_TOKEN:-$(cat "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}" 2> /dev/null)}"'
 TOKEN = f"echo {MARK} {KEPT}; exec sleep infinity"
+
+
+class Unreachable(Exception):
+    """No way to the job API, for now."""
 
 
 class Head:
@@ -73,16 +78,36 @@ class Head:
         return self._client
 
     def ask(self, what: Callable[[JobSubmissionClient], Any]) -> Any:
-        """Call Ray's client. Raises ``ConnectionError`` if the way there breaks, ``UserError`` with the server's words."""
+        """Call Ray's client. Raises ``Unreachable`` if the way there breaks, ``UserError`` with the server's words."""
         import requests
+        from ray.exceptions import AuthenticationError
 
         try:
             return what(self.client())
-        except requests.exceptions.ConnectionError as error:
-            raise ConnectionError(str(error)) from None
-        except RuntimeError as error:
+        except UserError:
+            raise
+        except AuthenticationError:
+            raise self._refused() from None
+        except (requests.exceptions.RequestException, ConnectionError) as error:
+            raise Unreachable(str(error)) from None
+        except (RuntimeError, ValueError) as error:
             said = [line for line in str(error).strip().splitlines() if line.strip()] or ["without a word"]
-            raise UserError(f"cluster {self.cluster.name}: its job API says: {said[-1][:300]}") from None
+            gone = "does not exist" in said[-1]
+            raise UserError(
+                f"cluster {self.cluster.name}: its job API says: {said[-1][:300]}"
+                + ("; was its head restarted? Nothing finished is lost, the sweep's command goes on" if gone else "")
+            ) from None
+
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """A way that breaks in here is told, as a ``UserError``."""
+        try:
+            yield
+        except Unreachable:
+            raise UserError(
+                f"cluster {self.cluster.name}: the connection to {self.cluster.head} broke; what runs there goes on. Type the "
+                "command again"
+            ) from None
 
     def _connect(self) -> JobSubmissionClient:
         url, headers = self.cluster.url, {}
@@ -90,10 +115,13 @@ class Head:
             port, token = self._tunnel()
             url = f"http://127.0.0.1:{port}"
             headers = {"Authorization": f"Bearer {token}"} if token else {}
-            os.environ["NO_PROXY"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1"]))
+            for name in ("NO_PROXY", "no_proxy"):  # the token is no proxy's business
+                known = os.environ.get(name, "").split(",")
+                os.environ[name] = ",".join(filter(None, dict.fromkeys([*known, "127.0.0.1"])))
         else:
             use_token()  # before Ray is imported, which reads it then
         os.environ["RAY_API_SERVER_ADDRESS"] = url  # it, or RAY_ADDRESS, would win over what the client is told
+        import requests
         from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
@@ -102,15 +130,17 @@ class Head:
         try:
             return JobSubmissionClient(url, headers=headers)
         except AuthenticationError:
-            where = (
-                "its own token" if self.cluster.url is None else "this host's token (~/.ray/auth_token, RAY_AUTH_TOKEN)"
-            )
-            raise UserError(
-                f"the Ray cluster at {self.cluster.head} refuses {where}; start Ray there again, so that the head's file and "
-                "what runs are the same, or copy the head's token. Nothing was started"
-            ) from None
-        except RuntimeError as error:
-            raise ConnectionError(str(error).strip().splitlines()[0]) from None
+            raise self._refused() from None
+        except (requests.exceptions.RequestException, RuntimeError, ValueError, LookupError, TypeError) as error:
+            raise ConnectionError((str(error).strip().splitlines() or [type(error).__name__])[0]) from None
+
+    def _refused(self) -> UserError:
+        own = self.cluster.url is None
+        return UserError(
+            f"the Ray cluster at {self.cluster.head} refuses "
+            f"{'its own token' if own else OURS}; "
+            "start Ray there again, so that the head's file and what runs are the same, or copy the head's token"
+        )
 
     def _tunnel(self) -> tuple[int, str]:
         """A port of this machine that leads to the dashboard, and the head's token."""

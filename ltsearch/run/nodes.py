@@ -171,18 +171,21 @@ def check(store: CellStore) -> dict[str, str]:
             for node in nodes
         }
         asked = {one.look_around.remote(*place): node for node, one in sent.items()}
-        ready, late = ray.wait(list(asked), num_returns=1, timeout=ANSWER_SECONDS)
-        more, late = ray.wait(late, num_returns=len(late), timeout=OTHERS_SECONDS) if late and ready else ([], late)
         addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
-        silent = {asked[one]: f"node {addresses[asked[one]]} does not answer" for one in late}
-        found = {}
-        for answer in ready + more:
-            node = asked[answer]
-            try:
-                found[node] = ray.get(answer)
-            except Exception as error:  # Ray raises many kinds; that there is no answer is what matters
-                first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-                silent[node] = f"node {addresses[node]} of the cluster runs no trials ({first[:300]})"
+        found: dict[str, Any] = {}
+        silent: dict[str, str] = {}
+        late, end = list(asked), time.monotonic() + ANSWER_SECONDS
+        while late and (left := end - time.monotonic()) > 0:
+            ready, late = ray.wait(late, timeout=left)
+            for answer in ready:
+                node = asked[answer]
+                try:
+                    found[node] = ray.get(answer)
+                    end = min(end, time.monotonic() + OTHERS_SECONDS) if len(found) == 1 else end
+                except Exception as error:  # Ray raises many kinds; that there is no answer is what matters
+                    first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                    silent[node] = f"node {addresses[node]} of the cluster runs no trials ({first[:300]})"
+        silent |= {asked[one]: f"node {addresses[asked[one]]} does not answer" for one in late}
         if not found:
             raise UserError(
                 f"{next(iter(silent.values()))}{', nor does any other' if len(silent) > 1 else ''}; see `ray status` on the "

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ltsearch.run.growth import Demand
     from trainables.custom import Trainable
 
-ACTOR_BYTES = 400 * 2**20  # of a trial whose workers train: Ray, Tune and torch
+ACTOR_BYTES = 150 * 2**20  # of a trial whose workers train: Ray and Tune
 
 
 @contextmanager
@@ -97,17 +97,17 @@ def ray_session(address: str | None, *, logs: bool) -> Iterator[None]:
             gc.enable()
 
 
-def _beside() -> int:
+def _beside(resources: Resources) -> int:
     """Bytes to ask for a trial's own actor, beside its workers: what it takes, so that Ray spreads them over the nodes.
 
     Ray places where most is left, and so all of what asks for nothing on one node. Never so much that a trial waits for it: at
-    most half a node's, with as many trials on it as it has CPUs.
+    most half a node's, with as many trials on it as it has CPUs; and nothing if its workers ask for memory of their own.
     """
     import ray
 
     there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     least = min((of.get("memory", 0) / max(of.get("CPU", 0), 1) / 2 for of in there), default=0)
-    return max(1, min(ACTOR_BYTES, int(least)))
+    return 1 if resources.memory_per_worker is not None else max(1, min(ACTOR_BYTES, int(least)))
 
 
 def _by_value(functions: Mapping[str, Trainable]) -> dict[str, Trainable]:
@@ -196,7 +196,7 @@ def run(
             functions=_by_value(functions or {}),
         ),
         # Tune does not see what a worker group reserves: how many trials run at once is bounded by the queue.
-        partial(placed, wanted={"memory": _beside()} if layout else wanted, labels=resources.labels),
+        partial(placed, wanted={"memory": _beside(resources)} if layout else wanted, labels=resources.labels),
     )
     with tempfile.TemporaryDirectory(prefix="ltsearch-tune-") as scratch:
         tuner = tune.Tuner(

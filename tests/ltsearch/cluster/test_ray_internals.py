@@ -29,6 +29,11 @@ import pytest
             "TuneController._cleanup_cached_actors",
             "let_idle_actors_go: two sweeps on one cluster could wait for each other",
         ),
+        (
+            "ray.tune.execution.tune_controller",
+            "TuneController.update_max_pending_trials",
+            "start_at_once: ramps take minutes",
+        ),
         ("ray.tune.experiment", "Trial.create_placement_group_factory", "ask_again: retries on nodes that are unfit"),
         ("ray.core.generated.autoscaler_pb2", "GetClusterStatusReply", "autoscaler_reports: KubeRay's clusters grow"),
         ("ray.experimental.internal_kv", "internal_kv_get_gcs_client", "autoscaler_reports: KubeRay's clusters grow"),
