@@ -6,9 +6,12 @@ import subprocess
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from ltsearch.cluster.packing import packed, tree_files
 from ltsearch.study.spec import load
 from tests.ltsearch.helpers import ROOT, study, write
+from trainables.errors import UserError
 
 
 def put(root: Path, *names: str) -> None:
@@ -64,3 +67,15 @@ def test_a_study_outside_brings_what_it_extends(tmp_path: Path) -> None:
         archive.extract("specs/mine.yaml", tmp_path / "head")
     sent = load(tmp_path / "head" / "specs" / "mine.yaml").spec
     assert sent == load(mine).spec.model_copy(update={"extends": None}) and sent.question == "1e-4"
+
+
+def test_a_study_is_sent_under_the_name_that_it_was_given(tmp_path: Path) -> None:
+    with packed(ROOT / "search_spaces" / "digits_lt.yaml", "other") as tree, zipfile.ZipFile(tree.file) as archive:
+        archive.extract(tree.spec, tmp_path)
+    assert load(tmp_path / tree.spec).spec.name == "other"
+
+
+def test_what_git_cannot_tell_is_not_sent(tmp_path: Path) -> None:
+    put(tmp_path, "a.py", "data.bin", ".git/HEAD")  # no repository
+    with pytest.raises(UserError, match="what is to be sent cannot be told from what is not: fatal: "):
+        tree_files(tmp_path)

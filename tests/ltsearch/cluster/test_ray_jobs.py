@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import signal
@@ -10,14 +11,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from aiohttp import ServerDisconnectedError
 
 from ltsearch.cluster import ray_jobs
+from ltsearch.cluster.tunnel import Unreachable
 from ltsearch.study.options import Choice, RunOptions
 from ltsearch.sweep import parser, typed
 from tests.ltsearch.helpers import environment, study, write
@@ -60,6 +64,58 @@ def test_each_line_of_a_log_is_shown_once(capsys: pytest.CaptureFixture[str]) ->
     log.show("the environment cannot be made: disk full\n")  # and no first word of ours
     log.end()
     assert capsys.readouterr() == ("", "the environment cannot be made: disk full\n")
+
+
+class Scripted:
+    """A head whose connections end as a script says: an exception, ``None`` for a clean end, a number of silent seconds."""
+
+    def __init__(self, *connections: list[Any], gone: bool = False) -> None:
+        self.cluster = SimpleNamespace(head="h", name="c")
+        self.connections, self.gone, self.tails = list(connections), gone, 0
+
+    def client(self) -> Scripted:
+        return self
+
+    async def tail_job_logs(self, name: str) -> AsyncIterator[str]:
+        self.tails += 1
+        for word in self.connections.pop(0):
+            if isinstance(word, float):
+                await asyncio.sleep(word)
+            elif isinstance(word, Exception):
+                raise word
+            else:
+                yield word
+
+    def get_job_info(self, name: str) -> Any:
+        if self.gone:
+            raise UserError("Job a does not exist")
+        over = not self.connections
+        return SimpleNamespace(status=SimpleNamespace(is_terminal=lambda: over))
+
+    def ask(self, what: Callable[[Any], Any]) -> Any:
+        return what(self)
+
+
+def test_a_log_is_followed_through_what_may_happen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ray_jobs, "QUIET_SECONDS", 0.02)
+    monkeypatch.setattr(ray_jobs, "AGAIN_SECONDS", 0.0)
+    begun = "@ltsearch\n"
+    head = Scripted(
+        [begun, "one\n", ServerDisconnectedError()],
+        [begun, "one\n", 0.2, "two\n"],
+        [begun, "one\n", "two\n", "three\n"],
+    )
+    ray_jobs.follow(cast(Any, head), "a")
+    out, err = capsys.readouterr()
+    assert out == "one\ntwo\nthree\n" and err.count("broke; trying again") == 1
+    assert head.tails == 3  # one that was silent for long was left as it was
+    with pytest.raises(UserError, match="does not exist"):  # by a head that was restarted
+        ray_jobs.follow(cast(Any, Scripted([ServerDisconnectedError()], gone=True)), "a")
+    monkeypatch.setattr(ray_jobs, "PATIENCE_SECONDS", -1.0)
+    with pytest.raises(Unreachable):
+        ray_jobs.follow(cast(Any, Scripted([ServerDisconnectedError()], [])), "a")
 
 
 # -- on a head -----------------------------------------------------------------------------------------------------------
@@ -143,7 +199,8 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
         try:
             env.pop("RAY_AUTH_MODE")
             laptop = Laptop(folder, f"http://127.0.0.1:{ports[1]}", env)
-            until(90, lambda: laptop.verb("jobs")[0] == 0)
+            until(90, lambda: laptop.verb("jobs")[0] == 0 or head.poll() is not None)
+            assert head.poll() is None, "Ray did not start"
             yield laptop
         finally:
             head.terminate()
