@@ -23,6 +23,18 @@ NODES = {False: 64, True: 4}
 FIRST, LOST = 2, 8  # nodes at the start, and taken away at once
 EPOCH_SECONDS = {False: 40.0, True: 10.0}
 EPOCHS = 3
+GROUP = 8  # nodes that start together: each is three processes
+# Nodes that share two cores are slow to answer, and are to start no process that nobody asked for.
+PATIENT = {
+    "RAY_health_check_period_ms": "10000",
+    "RAY_health_check_timeout_ms": "30000",
+    "RAY_health_check_failure_threshold": "20",
+    "RAY_worker_register_timeout_seconds": "300",
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_enable_worker_prestart": "0",
+    "RAY_metrics_report_interval_ms": "60000",
+    "RAY_AUTH_MODE": "disabled",
+}
 STORE = 80_000_000  # bytes of a pretended node's object store
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,6 +44,7 @@ def run(quick: bool) -> list[Row]:
     import ray
     from ray.cluster_utils import Cluster
 
+    os.environ |= PATIENT
     count = NODES[quick]
     lost = min(LOST, count // 4)
     rows: list[Row] = []
@@ -109,7 +122,6 @@ class _Sweep:
         (folder / "study.yaml").write_text(yaml.safe_dump(study))
         words = [sys.executable, "-m", "ltsearch.sweep", "study.yaml", "--address", address]
         env = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-        env["RAY_AUTH_MODE"] = "disabled"  # as the nodes are
         with self.log.open("w") as out:
             self.process = subprocess.Popen(words, cwd=folder, env=env, stdout=out, stderr=out)
         self.seen = 0.0
@@ -139,8 +151,11 @@ class _Sweep:
 
 
 def _add(cluster: Any, count: int) -> list[Any]:
-    nodes = [cluster.add_node(wait=False, num_cpus=2, object_store_memory=STORE) for _ in range(count)]
-    cluster.wait_for_nodes(timeout=900)
+    nodes = []
+    for first in range(0, count, GROUP):
+        for _ in range(min(GROUP, count - first)):
+            nodes.append(cluster.add_node(wait=False, num_cpus=2, object_store_memory=STORE))
+        cluster.wait_for_nodes(timeout=300)
     return nodes
 
 
