@@ -15,10 +15,10 @@ test: unit slow
 unit: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-# What trains without Ray, a process a core; then whole sweeps, one at a time.
+# What trains without Ray, a process a core; then whole sweeps, two at a time: much of their time they wait.
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow -n auto --dist loadfile tests/trainables
-	$(BIN)/python -m pytest -m slow --ignore tests/trainables
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --ignore tests/trainables
 
 # Three hosts with sshd as network namespaces of this machine (Linux, root, openssh-server, rsync, iproute2); skips without.
 cluster: $(STAMP)
