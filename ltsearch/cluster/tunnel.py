@@ -47,6 +47,7 @@ class Head:
         self.cluster = cluster
         self._ssh: subprocess.Popen[bytes] | None = None
         self._alive = -1
+        self._through = False  # does ssh reach the head?
         self._client: JobSubmissionClient | None = None
 
     def __enter__(self) -> Self:
@@ -112,7 +113,9 @@ class Head:
     def _connect(self) -> JobSubmissionClient:
         url, headers = self.cluster.url, {}
         if url is None:
+            self._through = False
             port, token = self._tunnel()
+            self._through = True
             url = f"http://127.0.0.1:{port}"
             headers = {"Authorization": f"Bearer {token}"} if token else {}
             for name in ("NO_PROXY", "no_proxy"):  # the token is no proxy's business
@@ -180,7 +183,7 @@ class Head:
                 f"--cluster {self.cluster.url}: no job API of a Ray cluster answers there ({reason}); it is the address of the "
                 f"head's dashboard, port {PORT} unless told otherwise. Nothing was started"
             )
-        if self._ssh is not None and self._ssh.poll() is None:
+        if self._through:
             return UserError(
                 f"cluster {name} ({file}): its head {self.cluster.head} is there, but its dashboard does not answer "
                 f"on its port {PORT}; what runs there goes on. `ray up {file}` starts Ray again, and ends what runs (nothing "
