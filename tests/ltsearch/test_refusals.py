@@ -354,7 +354,7 @@ def test_a_broken_cluster_file_ends_nothing(content: str, tmp_path: Path, capsys
     said = capsys.readouterr().err
     assert said == "" or said.startswith("cluster.yaml: not the file of a Ray cluster (")
     with pytest.raises(UserError, match="--cluster cluster.yaml: "):
-        ray_cluster.elsewhere(Path("cluster.yaml"), None, False)
+        ray_cluster.elsewhere("cluster.yaml", None, False)
 
 
 def test_a_cluster_file_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
