@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ltsearch.run.growth import Demand
     from trainables.custom import Trainable
 
+STARTS = 3  # of Ray on this machine
 ACTOR_BYTES = 150 * 2**20  # of a trial whose workers train: Ray and Tune
 
 
@@ -68,13 +69,7 @@ def ray_session(address: str | None, *, logs: bool) -> Iterator[None]:
         if address:
             ray.init(address=address, runtime_env={"working_dir": str(ROOT), "excludes": EXCLUDES}, **options)
         else:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                num_cpus=usable_cpus(),
-                _temp_dir=os.environ.get("RAY_TMPDIR"),
-                **options,
-            )
+            _start_here(options)
     except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
         if not address:
             raise
@@ -95,6 +90,32 @@ def ray_session(address: str | None, *, logs: bool) -> Iterator[None]:
             ray.shutdown()
         finally:
             gc.enable()
+
+
+def _start_here(options: Mapping[str, Any]) -> None:
+    """Ray on this machine; raises ``UserError`` if it does not start: a busy machine takes longer than its parts wait."""
+    import ray
+
+    for attempt in range(STARTS):
+        try:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                num_cpus=usable_cpus(),
+                _temp_dir=os.environ.get("RAY_TMPDIR"),
+                **options,
+            )
+        except Exception as error:  # Ray raises no kind of its own
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+            if attempt == STARTS - 1:
+                raise UserError(
+                    f"Ray does not start on this machine ({STARTS} tries): it is too busy, or short of memory; the same "
+                    "command tries again"
+                ) from None
+        else:
+            return
 
 
 def _beside(resources: Resources) -> int:
