@@ -16,7 +16,7 @@ unit: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 # What trains without Ray, a process a core; then whole sweeps: two at a time those that wait much, alone those that start much.
-ALONE = tests/ltsearch/test_faults.py tests/ltsearch/run/test_workers.py
+ALONE = tests/ltsearch/test_faults.py tests/ltsearch/run/test_workers.py tests/ltsearch/run/test_bad_nodes.py
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow -n auto --dist loadfile tests/trainables
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --ignore tests/trainables $(addprefix --ignore ,$(ALONE))

@@ -48,8 +48,11 @@ def tell_memory_apart(died: Callable[[Exception], Exception]) -> None:
 
 
 def start_at_once(controller: Any, trials: int) -> None:
-    """How many of Tune's trials may wait for an actor. Public is only an environment variable that is read once."""
-    controller.update_max_pending_trials(trials)
+    """At least so many of Tune's trials may wait for an actor. Public is only an environment variable that is read once.
+
+    Never less than before: a trial beyond the bound that gets a used actor has no folder yet, and Tune stops with a traceback.
+    """
+    controller.update_max_pending_trials(max(trials, controller._max_pending_trials))
 
 
 def let_idle_actors_go(controller: Any) -> None:
@@ -72,6 +75,14 @@ def error_of(trial: Any) -> BaseException | None:
     except (OSError, EOFError, ValueError, AttributeError, ImportError):
         return None
     return error
+
+
+def said_of(trial: Any) -> str:
+    """The text of a Tune trial's last error, of which it keeps no other trace if it is neither a task's nor an actor's."""
+    try:
+        return Path(trial.error_file or "").read_text(encoding="utf-8").rpartition("Failure # ")[2]
+    except OSError:
+        return ""
 
 
 def placement_groups() -> list[PlacementGroup]:
@@ -104,6 +115,14 @@ def ended_jobs() -> set[str]:
 def actor_is_dead(actor: str) -> bool:
     """By its id. The public list asks the dashboard, which may not be there."""
     return bool(_state().actor_table(actor).get("State", "DEAD") == "DEAD")
+
+
+def node_of(actor: str) -> str:
+    """The id of the node on which an actor is, or was; "" if it is not known. The public list asks the dashboard."""
+    import ray
+
+    found = _state().actor_table(actor) if ray.is_initialized() else {}
+    return str(found.get("Address", {}).get("NodeID", ""))
 
 
 def remove_placement_group(group: str) -> None:

@@ -195,6 +195,8 @@ def run(
         there = [n for n in ray.nodes() if n["Alive"] and resources.labels.items() <= n["Labels"].items()]
         return [n["NodeID"] for n in there if all(n["Resources"].get(kind, 0) >= of for kind, of in wanted.items())]
 
+    # A trial's own actor asks for memory only: Ray would put them all on a head with much of it on which nothing trains.
+    elsewhere = {node["NodeID"] for node in ray.nodes() if node["Alive"]} - set(able()) if layout else ()
     unfit = Unfit(able, queue.say, growing=demand is not None)
     for node, why in silent.items():
         unfit.failed(node, why, at_work=True)
@@ -217,7 +219,12 @@ def run(
             functions=_by_value(functions or {}),
         ),
         # Tune does not see what a worker group reserves: how many trials run at once is bounded by the queue.
-        partial(placed, wanted={"memory": _beside(resources)} if layout else wanted, labels=resources.labels),
+        partial(
+            placed,
+            wanted={"memory": _beside(resources)} if layout else wanted,
+            labels=resources.labels,
+            never=frozenset(elsewhere),
+        ),
     )
     with tempfile.TemporaryDirectory(prefix="ltsearch-tune-") as scratch:
         tuner = tune.Tuner(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,10 @@ from trainables.errors import UserError
 OUT_OF_MEMORY = "OutOfMemoryError"
 MOST_OF_NODES = 100  # failures of nodes that a trial bears: one that kills its node would never end
 _METRICS, _PER_CLASS = "metrics/", "per_class/"
+_RAISED = re.compile(r"\w+(\.\w+)*: ")  # the last line of a traceback
+_ENVIRONMENT = re.compile(
+    r"runtime env failed to be created.\s+\[Node ([^]]+)\]"
+)  # Ray could not unpack the code there
 
 
 class KilledForMemory(RayActorError):  # type: ignore[misc]
@@ -87,9 +92,8 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
             return str(Searcher.FINISHED)
         self.round()
         capacity = self.capacity()
-        if self.controller is not None:
-            # While places are free, all of them are filled together. Then one waits: for an actor that becomes free.
-            ray_internals.start_at_once(self.controller, capacity if len(self.queue.running) < capacity else 1)
+        if self.controller is not None:  # all free places are filled together, and one more waits
+            ray_internals.start_at_once(self.controller, capacity + 1)
         if len(self.queue.running) >= capacity + (self.spare and capacity > 1 and not self.queue.others.pull):
             return None
         if self.unfit.everywhere():  # what runs goes on
@@ -200,7 +204,7 @@ class TrialCallback(_NotSaved, Callback):  # type: ignore[misc]
             with self.feeder.keeping():
                 self.feeder.queue.settle_early(job, Outcome(Status.OUT_OF_MEMORY, why))
             return
-        charged, why = self._charged(job, why)
+        charged, why = self._charged(job, why, trial)
         trial.config["avoid"] = ",".join(self.feeder.unfit.now())
         ray_internals.ask_again(trial)
         self.feeder.queue.retried(job, why, charged=charged)
@@ -210,7 +214,7 @@ class TrialCallback(_NotSaved, Callback):  # type: ignore[misc]
         self._watch()
         job, why = self._what_happened(trial)
         status = Status.OUT_OF_MEMORY if why.startswith(OUT_OF_MEMORY) else Status.FAILED
-        charged, why = self._charged(job, why)
+        charged, why = self._charged(job, why, trial)
         with self.feeder.keeping():
             # Tune does not retry a trial whose process dies before it has begun, and counts nodes that were lost.
             if status is Status.FAILED and (not charged or job.retries < self.feeder.max_failures):
@@ -224,9 +228,11 @@ class TrialCallback(_NotSaved, Callback):  # type: ignore[misc]
         known = unfit.lost(why) or unfit.blamed(why)[0] is not None or why.startswith(OUT_OF_MEMORY)
         return job, why if known else hang.told(self.feeder.queue.store.folder(job.cell.id)) or why
 
-    def _charged(self, job: Job, why: str) -> tuple[bool, str]:
+    def _charged(self, job: Job, why: str, trial: Trial) -> tuple[bool, str]:
         """Does a failure count? Not what the infrastructure did, within reason. And the failure as it is told."""
         node, why = unfit.blamed(why)
+        if node is not None and node in str(trial.config.get("avoid", "")).split(","):
+            return True, why  # it was kept away from there: another node is at fault, or none
         if node is not None:
             others = [one for one in self.feeder.queue.running.values() if one is not job and one.epochs_seen]
             with self.feeder.keeping():
@@ -247,10 +253,20 @@ def reason(trial: Trial) -> str:
     if isinstance(error, KilledForMemory | OutOfMemoryError):
         return f"{OUT_OF_MEMORY}: the node ran out of memory, and Ray ended the trial's process"
     if isinstance(error, RayActorError):
-        if unfit.lost(str(error)):
+        node = ray_internals.node_of(error.actor_id) if error.actor_id else ""
+        if unfit.lost(str(error)) or (node and not unfit.answers(node)):
             return unfit.LOST
-        said = [line for line in str(error).splitlines() if line.startswith("RuntimeError: ")]  # when it was made
-        return said[-1][:500] if said else "the trial's process died"
+        if not error.actor_init_failed:
+            return "the trial's process died"
+        said = _raised(str(error))  # not by a cell, which raises what it raises in its first epoch: see `CellTrial`
+        return said if unfit.blamed(said)[0] or not node else unfit.cannot_start(said, node=node)
+    if error is None and (of := _ENVIRONMENT.search(text := ray_internals.said_of(trial))):
+        return unfit.cannot_start(_raised(text), address=of[1])
     cause = getattr(error, "cause", None) or error
     first = next(iter(str(cause).strip().splitlines()), "")
     return f"{type(cause).__name__}: {first[:500]}" if cause is not None else "unknown error"
+
+
+def _raised(traceback: str) -> str:
+    """Its last line that names an exception."""
+    return next((line[:500] for line in reversed(traceback.splitlines()) if _RAISED.match(line)), "unknown error")

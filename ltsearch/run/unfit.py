@@ -9,12 +9,13 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from socket import gethostname
+from socket import create_connection, gethostname
 from types import MappingProxyType
 
 from trainables.errors import UserError
 
 FIRST_SECONDS, MOST_SECONDS = 60.0, 3600.0
+ANSWER_SECONDS = 2.0
 NODE_LABEL = "ray.io/node-id"  # Ray gives it to every node
 _MARK = re.compile(r" \[node ([0-9a-f]+)\]")
 LOST = "its node was lost"
@@ -45,6 +46,31 @@ def blamed(why: str) -> tuple[str | None, str]:
 def lost(why: str) -> bool:
     """Was it a node that went, whatever ran on it?"""
     return bool(_LOST.search(why))
+
+
+def answers(node: str) -> bool:
+    """Is a node still there? Ray itself takes up to a minute to notice that one has gone, longer than a retry."""
+    import ray
+
+    place = next((one for one in ray.nodes() if one["NodeID"] == node and one["Alive"]), None)
+    if place is None:
+        return False
+    try:
+        create_connection((place["NodeManagerAddress"], place["NodeManagerPort"]), timeout=ANSWER_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def cannot_start(why: str, *, node: str = "", address: str = "") -> str:
+    """Of a trial's process that ended before a cell was begun: as ``blaming_the_node`` would have said it on that node."""
+    import ray
+
+    nodes = {one["NodeID"]: one["NodeManagerAddress"] for one in ray.nodes()}
+    there = [one for one in nodes if node == one or address == nodes[one]]
+    if len(there) != 1:
+        return why
+    return f"node {nodes[there[0]]}: a trial's process cannot start there ({why[:400]}) [node {there[0]}]"
 
 
 def selector(avoid: Collection[str]) -> dict[str, str]:
@@ -92,12 +118,15 @@ class Unfit:
 
 
 def placed(
-    config: Mapping[str, object], wanted: Mapping[str, float], labels: Mapping[str, str] = MappingProxyType({})
+    config: Mapping[str, object],
+    wanted: Mapping[str, float],
+    labels: Mapping[str, str] = MappingProxyType({}),
+    never: Collection[str] = (),
 ) -> object:
-    """What Tune asks Ray for: ``wanted``, on nodes with ``labels``, not on those that a trial's ``config`` avoids."""
+    """What Tune asks Ray for: ``wanted``, on nodes with ``labels``, but not on those that a trial avoids, nor on ``never``."""
     from ray.tune import PlacementGroupFactory
 
-    avoid = str(config.get("avoid", ""))
-    on = {**labels, **selector(avoid.split(",") if avoid else ())}
+    avoid = {*never, *filter(None, str(config.get("avoid", "")).split(","))}
+    on = {**labels, **selector(avoid)}
     where = {"bundle_label_selector": [on]} if on else {}
     return PlacementGroupFactory([dict(wanted)], **where)

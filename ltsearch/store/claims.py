@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ltsearch.store import conditional
 from ltsearch.store.cells import CLAIM, CellStore
 from ltsearch.store.locks import DEAD_SECONDS, RECENT_SECONDS, RemoteLock, SweepLock, held_mark, touched
 from trainables.files import Location, RemotePath
@@ -35,17 +36,21 @@ class Claims:
     def take(self, cell: str) -> str | None:
         """Claim a cell; returns who has it already, None if it is ours now.
 
-        In a folder, the kernel sees to it that one of two gets it, where its locks reach. Object stores have nothing of that
-        kind that pyarrow reaches: two drivers that claim a cell within the same milliseconds may both train it; the first to
-        finish is believed.
+        In a folder the kernel sees to it that one of two gets it, where its locks reach, and on S3 the store (``conditional``).
+        In other object stores two drivers that claim a cell within the same milliseconds may both train it; the first to finish
+        is believed.
         """
         path = self.store.folder(cell) / CLAIM
         if isinstance(path, RemotePath):
+            if (other := self._other(_parsed(before := _bytes(path)))) is not None:
+                return other
+            claim = json.dumps(self.mine).encode()
+            if (written := conditional.replace(path, claim, before)) is None:
+                path.write(claim)
             if (other := self._other(_read(path))) is not None:
                 return other
-            path.write(json.dumps(self.mine).encode())
-            if (other := self._other(_read(path))) is not None:
-                return other
+            if written is False:  # it has been let go meanwhile: the next look finds it free
+                return "another sweep"
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(path, "a+", errors="replace") as file:
@@ -112,17 +117,21 @@ class Claims:
 
 
 def _read(path: Location) -> dict[str, Any] | None:
+    return _parsed(_bytes(path))
+
+
+def _bytes(path: Location) -> bytes | None:
     try:
-        return _parsed(path.read_bytes().decode(errors="replace"))
+        return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
-def _parsed(text: str) -> dict[str, Any] | None:
+def _parsed(content: str | bytes | None) -> dict[str, Any] | None:
     """A claim; None for what is none, such as one that was being written when its holder was killed."""
     try:
-        claim = json.loads(text)
-    except ValueError:
+        claim = json.loads(content or "")
+    except ValueError:  # bytes that are no text, too
         return None
     whole = isinstance(claim, dict) and {"sweep", "mark", "pid", "host"} <= claim.keys()
     return claim if whole and isinstance(claim["sweep"], str) and "/" not in claim["sweep"] else None

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from ltsearch.store import conditional
 from ltsearch.store.permissions import DENIED, denied
 from trainables.errors import UserError
 from trainables.files import Location, RemotePath
@@ -214,14 +215,15 @@ class SweepLock:
 class RemoteLock:
     """In an object store: an object that its holder renews, and that counts for nothing once it has not been renewed.
 
-    Object stores have no atomic "create if absent" that pyarrow would reach: two drivers that start within the same second are
-    told apart by reading back what was written.
+    On S3 one of two drivers gets it (``conditional``). Elsewhere two that start within the same second are told apart by
+    reading back what was written.
     """
 
     def __init__(self, folder: RemotePath, say: Callable[[str], None]) -> None:
         """``folder`` is the sweep's; ``say`` is told when a dead driver's lock is waited for."""
         self.path, self.sweep, self.say = folder / "lock.json", folder.name, say
         self.mark = uuid.uuid4().hex
+        self._seen: bytes | None = None  # the object as it was last read
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="lock")
 
@@ -231,7 +233,7 @@ class RemoteLock:
         if held is not None and not self.dead_here(held):
             self._wait_out(held)
         self._write()
-        time.sleep(1.0)
+        time.sleep(1.0)  # some servers take S3's conditions and do not know them
         now = self.read()
         if now is None or now["mark"] != self.mark:
             raise _held(self.sweep, _holder(now))
@@ -291,17 +293,23 @@ class RemoteLock:
                 pass
 
     def _write(self) -> None:
+        """Put it there, unless somebody has written since it was read."""
         holder = {"mark": self.mark, "host": socket.gethostname(), "machine": _machine(), "pid": os.getpid()}
-        holder["beat"] = time.time()
-        self.path.write(json.dumps(holder).encode())
+        content = json.dumps({**holder, "beat": time.time()}).encode()
+        if conditional.replace(self.path, content, self._seen) is None:
+            self.path.write(content)
 
     def read(self) -> dict[str, Any] | None:
         """Who holds it; None if nobody does. Raises ``OSError`` if the store does not answer: that is not the same."""
         try:
-            held: dict[str, Any] = json.loads(self.path.read_bytes())
+            self._seen = self.path.read_bytes()
+            held: dict[str, Any] = json.loads(self._seen)
             return held
-        except (FileNotFoundError, ValueError):
-            return None
+        except FileNotFoundError:
+            self._seen = None
+        except ValueError:
+            pass
+        return None
 
 
 def _holder(held: dict[str, Any] | None) -> str:

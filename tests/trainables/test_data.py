@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
+import tarfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -299,18 +302,41 @@ def test_cifar_archive_and_what_is_said_without_one(tmp_path: Path, monkeypatch:
     ) as error:
         read_source(DataConfig(name="cifar10"), tmp_path)
     assert str(tmp_path) in str(error.value) and "digits" in str(error.value)
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
 
-    # A small archive of the same layout, whose checksums are not those of the real one.
+
+def test_a_cifar_archive_is_extracted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one of many drivers that start at once, as an array of jobs does; a small one of the same layout."""
+    from torchvision import datasets
+
+    random, sums = np.random.default_rng(0), {}
+    with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as archive:
+        for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch", "batches.meta"]:
+            data = {
+                "data": random.integers(0, 256, (20, 3072), dtype=np.uint8),
+                "labels": (np.arange(20) % 10).tolist(),
+            }
+            content = pickle.dumps(data if "batch_" in name or "test" in name else {"label_names": [*"abcdefghij"]})
+            entry = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            entry.size, sums[name] = len(content), hashlib.md5(content).hexdigest()
+            archive.addfile(entry, io.BytesIO(content))
+    whole = hashlib.md5((tmp_path / "cifar-10-python.tar.gz").read_bytes()).hexdigest()
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", whole)
+    for part in ("train_list", "test_list"):
+        monkeypatch.setattr(datasets.CIFAR10, part, [[name, sums[name]] for name, _ in getattr(datasets.CIFAR10, part)])
+    monkeypatch.setattr(datasets.CIFAR10, "meta", {**datasets.CIFAR10.meta, "md5": sums["batches.meta"]})
+    extracted: list[str] = []
+    download = datasets.CIFAR10.download
+    monkeypatch.setattr(datasets.CIFAR10, "download", lambda self: (extracted.append(str(self.root)), download(self)))
+    with ThreadPoolExecutor(8) as pool:
+        sources = list(pool.map(lambda _: read_source(DataConfig(name="cifar10"), tmp_path), range(8)))
+    assert len(extracted) == 1
     folder = tmp_path / "cifar-10-batches-py"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for name in ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"]:
-        data = {"data": random.integers(0, 256, (20, 3072), dtype=np.uint8), "labels": (np.arange(20) % 10).tolist()}
-        (folder / name).write_bytes(pickle.dumps(data))
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class{i}" for i in range(10)]}))
-    monkeypatch.setattr(datasets.CIFAR10, "_check_integrity", lambda self: True)
-    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *args: True)
-    source = read_source(DataConfig(name="cifar10"), tmp_path)
-    assert source.train.images.shape == (100, 3, 32, 32) and source.class_names[1] == "class1"
+    assert {path.name for path in tmp_path.iterdir() if path.suffix != ".lock"} == {
+        "cifar-10-python.tar.gz",
+        folder.name,
+    }
+    assert all(source.train.images.shape == (100, 3, 32, 32) and source.class_names[1] == "b" for source in sources)
+    source = sources[0]
     first = pickle.loads((folder / "data_batch_1").read_bytes())["data"][0].reshape(3, 32, 32)
     assert (source.train.images[0] == first).all()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,11 +29,11 @@ def read(config: DataConfig, root: Path) -> Source:
     folder = root / config.name
     if not archive.exists() and not extracted.exists() and any(folder.rglob("*.parquet")):
         return parquet.read_folder(config.name, folder, config.resize, MEAN, STD)
-    download = not extracted.exists()
     try:
         root.mkdir(parents=True, exist_ok=True)
-        train = cls(str(root), train=True, download=download)
-        test = cls(str(root), train=False, download=False)
+        if not extracted.exists():
+            _extract(cls, archive, extracted)
+        train, test = (cls(str(root), train=part, download=False) for part in (True, False))
     except Exception as error:  # torchvision raises RuntimeError, URLError, EOFError, tarfile and OS errors alike
         raise DataError(
             f"{config.name}: no {cls.filename} (or {cls.base_folder}/) in {root}, no Parquet files in {folder}, and the "
@@ -43,3 +45,16 @@ def read(config: DataConfig, root: Path) -> Source:
         images = np.ascontiguousarray(part.data.transpose(0, 3, 1, 2))
         parts.append(Part(resize_all(images, config.resize), np.asarray(part.targets, np.int64)))
     return make_source(config.name, tuple(train.classes), parts[0], parts[1], MEAN, STD)
+
+
+def _extract(cls: Any, archive: Path, extracted: Path) -> None:
+    """The archive, downloaded if it is not there: by one of many processes, and whole or not at all when it is killed."""
+    with open(extracted.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if extracted.exists():
+            return
+        with TemporaryDirectory(dir=extracted.parent, prefix=f".{extracted.name}-") as own:
+            if archive.exists():
+                (Path(own) / archive.name).symlink_to(archive)
+            cls(own, download=True)
+            (Path(own) / extracted.name).rename(extracted)

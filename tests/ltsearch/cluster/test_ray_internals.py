@@ -65,7 +65,7 @@ def test_tunes_requests_pass_labels_on() -> None:
 
     from ltsearch.run.unfit import placed
 
-    request = placed({"avoid": "a1,b2"}, {"CPU": 1.0, "GPU": 0.0})
-    assert request._bound.kwargs == {"bundle_label_selector": [{"ray.io/node-id": "!in(a1,b2)"}]}  # type: ignore[attr-defined]
+    for request in (placed({"avoid": "a1,b2"}, {"CPU": 1.0}), placed({"avoid": "b2"}, {"CPU": 1.0}, never=["a1"])):
+        assert request._bound.kwargs == {"bundle_label_selector": [{"ray.io/node-id": "!in(a1,b2)"}]}  # type: ignore[attr-defined]
     assert "bundle_label_selector" in inspect.signature(placement_group).parameters
     assert placed({}, {"CPU": 1.0}) == placed({"avoid": ""}, {"CPU": 1.0})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.air.execution._internal.tracked_actor import TrackedActor
 from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
-from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayTaskError, RuntimeEnvSetupError
 from ray.train._internal.storage import StorageContext
+from ray.tune.error import TuneError
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
 from ltsearch.cluster.ray_internals import tell_memory_apart
@@ -20,7 +23,7 @@ from ltsearch.plan.layout import make_plan
 from ltsearch.run.jobs import Job, Outcome
 from ltsearch.run.queue import Queue
 from ltsearch.run.tune_adapters import Feeder, TrialCallback, died_for_memory, reason
-from ltsearch.run.unfit import Unfit
+from ltsearch.run.unfit import LOST, Unfit
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import Status
 from ltsearch.study.spec import load
@@ -136,6 +139,20 @@ def test_a_process_that_died_before_it_had_begun_is_tried_again_so_often(trial: 
     assert queue.store.read(job.cell.id).status is Status.FAILED
 
 
+def test_tune_never_has_a_trial_that_it_may_not_start(tmp_path: Path) -> None:
+    """It gives one that is beyond its bound a used actor before it has made its folder, and the sweep ends with a traceback."""
+    tree = study()
+    del tree["search"]
+    queue = Queue(make_plan(load(write(tmp_path, tree))), CellStore(tmp_path / "store"), None, [], lambda record: False)
+    places = 1
+    feeder = Feeder(queue, lambda: places)
+    feeder.controller = controller = TuneController.__new__(TuneController)
+    controller._max_pending_trials = 1
+    for places, bound in ((4, 5), (2, 5), (8, 9), (1, 9)):  # nodes come and go
+        feeder.suggest(f"with {places} places")
+        assert controller._max_pending_trials == bound
+
+
 NODE_GONE = "The actor died because its node has died. Node Id: 8f, the actor's node was terminated unexpectedly"
 
 
@@ -181,3 +198,56 @@ def test_a_node_that_cannot_set_up_is_avoided_by_the_next_attempt(trial: Trial, 
     with pytest.raises(UserError, match="no node is left on which a trial can be set up"):
         callback.on_trial_error(1, [trial], trial)
     assert isinstance(callback.feeder.broken, UserError) and queue.store.read(job.cell.id) is None
+
+
+def test_a_node_that_a_trial_was_kept_away_from_is_not_at_fault(trial: Trial, tmp_path: Path) -> None:
+    """Or it would be tried again for ever: where Ray names another address than its own, say."""
+    callback, _, job = begun(tmp_path, trial, max_failures=2)
+    callback.feeder.unfit = Unfit(lambda: ["8f", "a0"], lambda text: None)
+    trial.config["avoid"] = "8f"
+    line = "RuntimeError: node h2: ImportError: no torch [node 8f]"
+    trial.handle_error(RayActorError(error_msg=f"error in its creation task\n{line}\n", actor_init_failed=True))
+    callback.on_trial_error(1, [trial], trial)
+    assert (job.retries, job.not_its_fault, callback.feeder.unfit.now()) == (1, 0, ())
+
+
+NODES = [
+    {"NodeID": "8f", "NodeManagerAddress": "10.0.0.2", "NodeManagerPort": 1, "Alive": True},
+    {"NodeID": "a0", "NodeManagerAddress": "10.0.0.3", "NodeManagerPort": 1, "Alive": True},
+]
+
+
+def test_code_that_ray_cannot_unpack_on_a_node_is_that_nodes_fault(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tune keeps the text of such an error only, after those of the attempts before."""
+    monkeypatch.setattr("ray.nodes", lambda: NODES)
+    trial.handle_error(TuneError("another, earlier"))
+    assert reason(trial) == "unknown error"
+    failed = "Could not create the actor because its associated runtime env failed to be created."
+    where = (
+        "[Node 10.0.0.3] Traceback (most recent call last):\n  File 'a', line 1\nOSError: [Errno 28] No space left\n"
+    )
+    trial.handle_error(RuntimeEnvSetupError(f"{failed}\n{where}"))
+    told = "node 10.0.0.3: a trial's process cannot start there (OSError: [Errno 28] No space left) [node a0]"
+    assert reason(trial) == told
+
+
+def test_a_process_that_died_with_its_node_is_told_apart(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Ray itself has noticed; and one that could not be made on a node that is there is that node's fault."""
+    monkeypatch.setattr("ltsearch.cluster.ray_internals.node_of", {"1" * 32: "8f", "2" * 32: "a0"}.__getitem__)
+    with socket.create_server(("127.0.0.1", 0)) as there, socket.socket() as gone:
+        gone.bind(("127.0.0.1", 0))
+        nodes = [
+            {**node, "NodeManagerAddress": "127.0.0.1", "NodeManagerPort": one.getsockname()[1]}
+            for node, one in zip(NODES, (gone, there), strict=True)
+        ]
+        monkeypatch.setattr("ray.nodes", lambda: nodes)
+        trial.handle_error(RayActorError("1" * 32))
+        assert reason(trial) == LOST
+        trial.handle_error(RayActorError("2" * 32))
+        assert reason(trial) == "the trial's process died"
+        text = "error in its creation task\nModuleNotFoundError: No module named 'x'\n"
+        trial.handle_error(RayActorError("2" * 32, text, actor_init_failed=True))
+        told = "a trial's process cannot start there (ModuleNotFoundError: No module named 'x') [node a0]"
+        assert reason(trial).endswith(told)

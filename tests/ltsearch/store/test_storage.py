@@ -13,6 +13,7 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -22,7 +23,7 @@ from optuna.storages import JournalStorage
 from ltsearch.search import journal
 from ltsearch.search.journal import FileJournal, ObjectJournal
 from ltsearch.search.optuna_internals import REPORT
-from ltsearch.store import locks
+from ltsearch.store import conditional, locks
 from ltsearch.store.cells import CHECKPOINT, CellStore, storage_root
 from ltsearch.store.locks import RemoteLock, sweep_lock
 from ltsearch.store.records import Status
@@ -228,6 +229,40 @@ def test_the_lock(folder: RemotePath, monkeypatch: pytest.MonkeyPatch) -> None:
     with sweep_lock(folder):
         pass
     assert folder.names() == []
+
+
+def _take(uri: str, start: Any, won: Any) -> None:
+    path = RemotePath(f"{uri}/claim")
+    start.wait(60)
+    won.put([n for n in range(20) if conditional.replace(path / str(n), str(os.getpid()).encode(), None)])
+    start.wait(60)
+    won.put([n for n in range(20) if conditional.replace(path / f"dead{n}", str(os.getpid()).encode(), b"dead")])
+
+
+def test_of_writers_at_the_same_moment_one_gets_each_object(folder: RemotePath) -> None:
+    """Where nothing is, and where all have seen the same."""
+    for n in range(20):
+        (folder / "claim" / f"dead{n}").write(b"dead")
+    context = multiprocessing.get_context("spawn")
+    start, won = context.Barrier(4), context.Queue()
+    writers = [context.Process(target=_take, args=(folder.uri, start, won), daemon=True) for _ in range(4)]
+    for writer in writers:
+        writer.start()
+    taken = [won.get(timeout=120) for _ in range(8)]
+    for writer in writers:
+        writer.join(60)
+    assert sorted(n for one in taken for n in one) == sorted([*range(20)] * 2)
+    mine = folder / "claim" / "0"
+    assert conditional.replace(mine, b"x", b"other than it is") is False
+    assert conditional.replace(folder / "nothing", b"x", b"gone meanwhile") is False
+    assert conditional.replace(mine, b"x", mine.read_bytes()) is True and mine.read_bytes() == b"x"
+    with pytest.raises(OSError, match="NoSuchBucket"):
+        conditional.replace(RemotePath("s3://no-such-bucket/x"), b"x", None)
+
+
+def test_other_stores_have_nothing_of_that_kind(tmp_path: Path) -> None:
+    place = RemotePath(f"{tmp_path.as_uri()}/x")
+    assert conditional.replace(place, b"x", None) is None and not place.exists()
 
 
 def test_a_lock_that_another_has_taken_over(folder: RemotePath, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,78 @@
+"""Nodes that go bad in mid-sweep: each has a folder of its own, as a host has; pretended by Ray's cluster utilities."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ltsearch import exit_codes
+from ltsearch.store.cells import CellStore
+from ltsearch.store.records import Status
+from tests.ltsearch.helpers import environment, study, write
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+OBJECTS = 80_000_000  # bytes of a node's object store
+GOOD, SPOILT, KILLED = "127.0.0.2", "127.0.0.3", "127.0.0.4"
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """A head on which nothing runs, and nodes by address."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    with tempfile.TemporaryDirectory(prefix="lt-bad-") as folder:
+        head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": f"{folder}/head"}
+        made = Cluster(initialize_head=True, head_node_args={**head, "object_store_memory": OBJECTS})
+        try:
+            options = {"num_cpus": 2, "memory": 4_000_000_000, "object_store_memory": OBJECTS}
+            yield (
+                made,
+                {
+                    address: made.add_node(temp_dir=f"{folder}/{address[-1]}", node_ip_address=address, **options)
+                    for address in (GOOD, SPOILT, KILLED)
+                },
+            )
+        finally:
+            made.shutdown()
+
+
+def test_what_a_bad_node_did_is_no_trials_failure(cluster: tuple[Any, dict[str, Any]], tmp_path: Path) -> None:
+    """On one the code goes bad, one is lost: no trial is charged with it, and the third does their work."""
+    ray_cluster, nodes = cluster
+    tree = study(**{"base.synthetic": {"epoch_seconds": 0.4}, "search.early_stopping": None, "search.confirm": None})
+    del tree["ablation"]
+    command = [sys.executable, "-m", "ltsearch.sweep", str(write(tmp_path, tree)), "--address", ray_cluster.address]
+    sweep = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    said, killed = "", False
+    try:
+        assert sweep.stdout is not None
+        for line in sweep.stdout:
+            said += line
+            if "cells to run" in line:  # every node has been asked already
+                unpacked = Path(nodes[SPOILT].get_session_dir_path()) / "runtime_resources" / "working_dir_files"
+                found = list(unpacked.glob("_ray_pkg_*/ltsearch/run/trial.py"))
+                assert found
+                for module in found:
+                    module.write_text("import nothing_of_the_kind\n")
+            if "] start" in line and not killed:
+                killed = True
+                ray_cluster.remove_node(nodes[KILLED], allow_graceful=False)
+        assert sweep.wait(60) == exit_codes.DONE, said
+    finally:
+        sweep.kill()
+        sweep.wait()
+    assert said.count("the node is left alone for a growing while") == 1, said
+    why = f"node {SPOILT}: a trial's process cannot start there (ModuleNotFoundError: No module named 'nothing_of_the_kind')"
+    assert f"(attempt 1: {why})" in said and "(attempt 1: its node was lost)" in said and "(attempt 2" not in said, said
+    store = CellStore(tmp_path / "store")
+    assert [store.read(cell).status for cell in store.cells()] == [Status.FINISHED] * 8
