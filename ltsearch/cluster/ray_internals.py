@@ -66,12 +66,17 @@ def ask_again(trial: Any) -> None:
 
 
 def error_of(trial: Any) -> BaseException | None:
-    """What a Tune trial raised. Its ``get_error`` reads the trial's storage, where the file only comes later."""
+    """What a Tune trial raised, once. Its ``get_error`` reads the trial's storage, where the file only comes later.
+
+    The file goes: Tune leaves it there when the next error is one that it does not pickle.
+    """
     from ray import cloudpickle
 
     path = trial.pickled_error_file
     try:
         error: BaseException | None = cloudpickle.loads(Path(path).read_bytes()) if path else None
+        if path:
+            Path(path).unlink()
     except (OSError, EOFError, ValueError, AttributeError, ImportError):
         return None
     return error
@@ -80,7 +85,7 @@ def error_of(trial: Any) -> BaseException | None:
 def said_of(trial: Any) -> str:
     """The text of a Tune trial's last error, of which it keeps no other trace if it is neither a task's nor an actor's."""
     try:
-        return Path(trial.error_file or "").read_text(encoding="utf-8").rpartition("Failure # ")[2]
+        return Path(trial.error_file or "").read_text(encoding="utf-8", errors="replace").rpartition("Failure # ")[2]
     except OSError:
         return ""
 
@@ -122,7 +127,8 @@ def node_of(actor: str) -> str:
     import ray
 
     found = _state().actor_table(actor) if ray.is_initialized() else {}
-    return str(found.get("Address", {}).get("NodeID", ""))
+    node = str(found.get("Address", {}).get("NodeID", ""))
+    return "" if set(node) <= {"f"} else node  # Ray's id of none: it was never placed
 
 
 def remove_placement_group(group: str) -> None:

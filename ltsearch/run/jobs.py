@@ -50,6 +50,7 @@ class Job:
     epochs_seen: dict[int, Epoch] = field(default_factory=dict)  # by number; forgotten when it is over
     retries: int = 0  # of failures that were its own
     not_its_fault: int = 0  # failures of nodes
+    unfit_nodes: set[str] = field(default_factory=set)  # on which it failed before it had begun
     started: float = 0.0  # seconds since 1970, of its first start if it goes on
     state: State | None = None
 

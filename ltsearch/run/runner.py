@@ -195,8 +195,11 @@ def run(
         there = [n for n in ray.nodes() if n["Alive"] and resources.labels.items() <= n["Labels"].items()]
         return [n["NodeID"] for n in there if all(n["Resources"].get(kind, 0) >= of for kind, of in wanted.items())]
 
-    # A trial's own actor asks for memory only: Ray would put them all on a head with much of it on which nothing trains.
-    elsewhere = {node["NodeID"] for node in ray.nodes() if node["Alive"]} - set(able()) if layout else ()
+    # A trial's own actor asks for memory only: Ray would put them all on a head with much of it on which nothing trains. Where
+    # nodes come when they are asked for, it must not wait for one: it is what asks.
+    elsewhere: set[str] = set()
+    if layout is not None and demand is None and resources.memory_per_worker is None:
+        elsewhere = {node["NodeID"] for node in ray.nodes() if node["Alive"]} - set(able())
     unfit = Unfit(able, queue.say, growing=demand is not None)
     for node, why in silent.items():
         unfit.failed(node, why, at_work=True)

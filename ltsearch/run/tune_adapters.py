@@ -24,6 +24,7 @@ from ltsearch.store.retries import StorageError, patiently
 from trainables.errors import UserError
 
 OUT_OF_MEMORY = "OutOfMemoryError"
+MOST_UNFIT = 3  # nodes on which a trial may fail before it begins; if it does so on more, it is at fault itself
 MOST_OF_NODES = 100  # failures of nodes that a trial bears: one that kills its node would never end
 _METRICS, _PER_CLASS = "metrics/", "per_class/"
 _RAISED = re.compile(r"\w+(\.\w+)*: ")  # the last line of a traceback
@@ -205,7 +206,8 @@ class TrialCallback(_NotSaved, Callback):  # type: ignore[misc]
                 self.feeder.queue.settle_early(job, Outcome(Status.OUT_OF_MEMORY, why))
             return
         charged, why = self._charged(job, why, trial)
-        trial.config["avoid"] = ",".join(self.feeder.unfit.now())
+        # With no node left it would wait for none: it takes any of them.
+        trial.config["avoid"] = "" if self.feeder.unfit.everywhere() else ",".join(self.feeder.unfit.now())
         ray_internals.ask_again(trial)
         self.feeder.queue.retried(job, why, charged=charged)
 
@@ -231,9 +233,11 @@ class TrialCallback(_NotSaved, Callback):  # type: ignore[misc]
     def _charged(self, job: Job, why: str, trial: Trial) -> tuple[bool, str]:
         """Does a failure count? Not what the infrastructure did, within reason. And the failure as it is told."""
         node, why = unfit.blamed(why)
-        if node is not None and node in str(trial.config.get("avoid", "")).split(","):
-            return True, why  # it was kept away from there: another node is at fault, or none
         if node is not None:
+            job.unfit_nodes.add(node)
+            kept_away = node in str(trial.config.get("avoid", "")).split(",")
+            if kept_away or len(job.unfit_nodes) > MOST_UNFIT:
+                return True, why  # another node is at fault, or none: the study's own function, say
             others = [one for one in self.feeder.queue.running.values() if one is not job and one.epochs_seen]
             with self.feeder.keeping():
                 self.feeder.unfit.failed(node, why, at_work=bool(others))
@@ -260,11 +264,15 @@ def reason(trial: Trial) -> str:
             return "the trial's process died"
         said = _raised(str(error))  # not by a cell, which raises what it raises in its first epoch: see `CellTrial`
         return said if unfit.blamed(said)[0] or not node else unfit.cannot_start(said, node=node)
-    if error is None and (of := _ENVIRONMENT.search(text := ray_internals.said_of(trial))):
-        return unfit.cannot_start(_raised(text), address=of[1])
+    if error is None:
+        text = ray_internals.said_of(trial)
+        if "running low on memory" in text:
+            return f"{OUT_OF_MEMORY}: the node ran out of memory, and Ray ended the trial's process as it started"
+        of = _ENVIRONMENT.search(text)
+        return unfit.cannot_start(_raised(text), address=of[1]) if of else _raised(text)
     cause = getattr(error, "cause", None) or error
     first = next(iter(str(cause).strip().splitlines()), "")
-    return f"{type(cause).__name__}: {first[:500]}" if cause is not None else "unknown error"
+    return f"{type(cause).__name__}: {first[:500]}"
 
 
 def _raised(traceback: str) -> str:

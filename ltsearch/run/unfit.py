@@ -5,6 +5,7 @@ What such a node did is not the trial's failure: it is tried elsewhere, and not 
 
 from __future__ import annotations
 
+import errno
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -57,18 +58,22 @@ def answers(node: str) -> bool:
         return False
     try:
         create_connection((place["NodeManagerAddress"], place["NodeManagerPort"]), timeout=ANSWER_SECONDS).close()
-    except OSError:
-        return False
+    except OSError as error:  # others are this process's own, such as too many open files
+        gone = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN)
+        return not isinstance(error, ConnectionError | TimeoutError) and error.errno not in gone
     return True
 
 
 def cannot_start(why: str, *, node: str = "", address: str = "") -> str:
-    """Of a trial's process that ended before a cell was begun: as ``blaming_the_node`` would have said it on that node."""
+    """Of a trial's process that ended before a cell was begun: as ``blaming_the_node`` would have said it on that node.
+
+    Where there is no other node to tell whether it is this one's fault, it is as it was.
+    """
     import ray
 
-    nodes = {one["NodeID"]: one["NodeManagerAddress"] for one in ray.nodes()}
+    nodes = {one["NodeID"]: one["NodeManagerAddress"] for one in ray.nodes() if one["Alive"]}
     there = [one for one in nodes if node == one or address == nodes[one]]
-    if len(there) != 1:
+    if len(there) != 1 or len(nodes) == 1:
         return why
     return f"node {nodes[there[0]]}: a trial's process cannot start there ({why[:400]}) [node {there[0]}]"
 
@@ -95,11 +100,12 @@ class Unfit:
 
         Raises ``UserError`` if no node is left that could: none but those that failed, and no trial ``at_work``.
         """
-        times = self._times[node] = self._times.get(node, 0) + 1
-        self._until[node] = time.monotonic() + min(FIRST_SECONDS * 2 ** (times - 1), MOST_SECONDS)
-        self._why[node] = why
-        if times == 1:
+        if node not in self.now():  # and not for every trial that had been sent there already
+            times = self._times[node] = self._times.get(node, 0) + 1
+            self._until[node] = time.monotonic() + min(FIRST_SECONDS * 2 ** (times - 1), MOST_SECONDS)
+        if node not in self._why:
             self.say(f"{why}; the node is left alone for a growing while, and what it was to do is done elsewhere")
+        self._why[node] = why
         if not at_work and not self.growing and self.everywhere():
             told = "; ".join(dict.fromkeys(self._why.values()))
             raise UserError(

@@ -47,9 +47,10 @@ class Claims:
             claim = json.dumps(self.mine).encode()
             if (written := conditional.replace(path, claim, before)) is None:
                 path.write(claim)
-            if (other := self._other(_read(path))) is not None:
+            now = _read(path)
+            if (other := self._other(now)) is not None:
                 return other
-            if written is False:  # it has been let go meanwhile: the next look finds it free
+            if written is False and (now is None or now["mark"] != self.mine["mark"]):  # it was let go meanwhile
                 return "another sweep"
         else:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -49,12 +50,17 @@ def read(config: DataConfig, root: Path) -> Source:
 
 def _extract(cls: Any, archive: Path, extracted: Path) -> None:
     """The archive, downloaded if it is not there: by one of many processes, and whole or not at all when it is killed."""
-    with open(extracted.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with open(extracted.with_suffix(".lock"), "a") as lock:
+        with suppress(OSError):  # a file system without locks: two may do the same work
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if extracted.exists():
             return
         with TemporaryDirectory(dir=extracted.parent, prefix=f".{extracted.name}-") as own:
             if archive.exists():
-                (Path(own) / archive.name).symlink_to(archive)
+                (Path(own) / archive.name).symlink_to(archive.absolute())
             cls(own, download=True)
-            (Path(own) / extracted.name).rename(extracted)
+            try:
+                (Path(own) / extracted.name).rename(extracted)
+            except OSError:
+                if not extracted.exists():
+                    raise

@@ -129,11 +129,12 @@ def test_a_trial_that_ran_out_of_memory_is_not_tried_again(
 def test_a_process_that_died_before_it_had_begun_is_tried_again_so_often(trial: Trial, tmp_path: Path) -> None:
     """Tune counts as many failures, but never tries again what dies before its first result."""
     callback, queue, job = begun(tmp_path, trial, max_failures=2)
-    trial.handle_error(ActorDiedError())
     for retries in (1, 2):
+        trial.handle_error(ActorDiedError())
         callback.on_trial_error(1, [trial], trial)
         assert (job.retries, queue.ended, queue.running) == (retries, {}, {})
         assert callback.feeder.suggest(trial.trial_id)["cell"] == job.cell.id
+    trial.handle_error(ActorDiedError())
     callback.on_trial_error(1, [trial], trial)
     assert [one.outcome for one in queue.ended.values()] == [Outcome(Status.FAILED, "the trial's process died")]
     assert queue.store.read(job.cell.id).status is Status.FAILED
@@ -222,8 +223,10 @@ def test_code_that_ray_cannot_unpack_on_a_node_is_that_nodes_fault(
 ) -> None:
     """Tune keeps the text of such an error only, after those of the attempts before."""
     monkeypatch.setattr("ray.nodes", lambda: NODES)
-    trial.handle_error(TuneError("another, earlier"))
-    assert reason(trial) == "unknown error"
+    trial.handle_error(RayActorError(error_msg=NODE_GONE))
+    assert reason(trial) == LOST
+    trial.handle_error(TuneError("Task was killed due to the node running low on memory."))
+    assert reason(trial).startswith("OutOfMemoryError: the node ran out of memory")
     failed = "Could not create the actor because its associated runtime env failed to be created."
     where = (
         "[Node 10.0.0.3] Traceback (most recent call last):\n  File 'a', line 1\nOSError: [Errno 28] No space left\n"
@@ -231,6 +234,26 @@ def test_code_that_ray_cannot_unpack_on_a_node_is_that_nodes_fault(
     trial.handle_error(RuntimeEnvSetupError(f"{failed}\n{where}"))
     told = "node 10.0.0.3: a trial's process cannot start there (OSError: [Errno 28] No space left) [node a0]"
     assert reason(trial) == told
+
+
+def test_with_one_node_it_is_not_known_whose_fault_it_was(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.nodes", lambda: [NODES[0], {**NODES[1], "Alive": False}])
+    monkeypatch.setattr("ltsearch.cluster.ray_internals.node_of", lambda actor: "8f")
+    monkeypatch.setattr("ltsearch.run.unfit.answers", lambda node: True)
+    trial.handle_error(RayActorError("1" * 32, "error in its creation task\nOSError: no\n", actor_init_failed=True))
+    assert reason(trial) == "OSError: no"
+
+
+def test_a_trial_that_begins_on_no_node_is_at_fault_itself(trial: Trial, tmp_path: Path) -> None:
+    """Where new nodes would come for ever: its function imports what none of them has, say."""
+    callback, _, job = begun(tmp_path, trial, max_failures=2)
+    callback.feeder.unfit = Unfit(lambda: [f"{n}f" for n in range(9)], lambda text: None, growing=True)
+    for n, charged in enumerate((0, 0, 0, 1, 2)):
+        line = f"RuntimeError: node h{n}: ImportError: no foo [node {n}f]"
+        trial.handle_error(RayActorError(error_msg=f"error in its creation task\n{line}\n", actor_init_failed=True))
+        callback.on_trial_error(1, [trial], trial)
+        assert job.retries == charged and len(callback.feeder.unfit.now()) == min(n + 1, 3)
+        callback.feeder.suggest(trial.trial_id)
 
 
 def test_a_process_that_died_with_its_node_is_told_apart(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
