@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -74,6 +75,12 @@ def ray_session(address: str | None, *, logs: bool) -> Iterator[None]:
         if not address:
             raise
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if len(versions := re.findall(r"(?:Ray|Python): (\S+)", str(error))) == 4:
+            raise UserError(
+                f"--address {address}: the cluster runs Ray {versions[0]} on Python {versions[1]}, this command Ray "
+                f"{versions[2]} on Python {versions[3]}; they must be the same: `ray up cluster.yaml` installs what "
+                f"constraints.txt names, or `pip install 'ray[default,train,tune]=={versions[0]}'` here what the cluster has"
+            ) from None
         raise UserError(
             f"--address {address}: no Ray cluster answers there ({first}); start one with `ray up cluster.yaml`, or leave "
             "--address out to run on this machine"

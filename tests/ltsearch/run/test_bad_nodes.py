@@ -1,4 +1,4 @@
-"""Nodes that go bad in mid-sweep: each has a folder of its own, as a host has; pretended by Ray's cluster utilities."""
+"""Clusters that are not as they should be, pretended by Ray's utilities: another version, nodes that go bad in mid-sweep."""
 
 from __future__ import annotations
 
@@ -42,6 +42,32 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, dict[str, An
             )
         finally:
             made.shutdown()
+
+
+def test_another_version_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One message, with both."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    path = str(write(tmp_path, study()))
+    other = "import sys, ray; ray.__version__ = '2.55.1'; from ltsearch.sweep import main; sys.exit(main(sys.argv[1:]))"
+    with tempfile.TemporaryDirectory(prefix="lt-bad-") as folder:
+        made = Cluster(
+            initialize_head=True,
+            head_node_args={"include_dashboard": False, "temp_dir": folder, "object_store_memory": OBJECTS},
+        )
+        try:
+            command = [sys.executable, "-c", other, path, "--address", made.address]
+            ran = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
+        finally:
+            made.shutdown()
+    assert ran.returncode == exit_codes.WRONG_INPUT and "Traceback" not in ran.stderr
+    python = ".".join(map(str, sys.version_info[:3]))
+    told = f"the cluster runs Ray {ray.__version__} on Python {python}, this command Ray 2.55.1 on Python {python};"
+    assert ran.stderr.startswith("error: --address ") and told in ran.stderr and ran.stderr.count("\n") == 1
+    assert not list((tmp_path / "store").glob("cells/*"))
 
 
 def test_what_a_bad_node_did_is_no_trials_failure(cluster: tuple[Any, dict[str, Any]], tmp_path: Path) -> None:
