@@ -200,6 +200,7 @@ def _sweep(kind: str) -> dict[str, float]:
 
 
 def _trained(queue: Any, job: Any, fingerprint: str) -> Any:
+    from ltsearch.run.jobs import bare_record
     from ltsearch.store.records import Epoch
     from trainables.synthetic import accuracy
 
@@ -211,7 +212,7 @@ def _trained(queue: Any, job: Any, fingerprint: str) -> Any:
         metrics = {f"{split}/single_top1": value, f"{split}/single_class_mean": value, "seconds": 0.0}
         metrics |= {f"train/metric_{i}": value + i for i in range(METRICS - len(metrics))}
         history.append(Epoch(epoch=number, metrics=metrics))
-    return queue._bare_record(job).model_copy(update={"history": history, "fingerprint": fingerprint})
+    return bare_record(job).model_copy(update={"history": history, "fingerprint": fingerprint})
 
 
 if __name__ == "__main__":

@@ -78,6 +78,7 @@ def join(loaded: Loaded, storage: str | None, data_root: str | None, *, ray_logs
             preflight.warn_of_emulation(work.configs, resources)
 
             from ltsearch.run import joining, nodes
+            from ltsearch.run.capacity import Capacity
             from ltsearch.run.queue import Queue
             from ltsearch.run.runner import ray_session, run
             from ltsearch.run.wishes import Listening
@@ -87,7 +88,7 @@ def join(loaded: Loaded, storage: str | None, data_root: str | None, *, ray_logs
             terms = joining.Terms(sweep_folder, work.data, root)
             terms.look()
             session.enter_context(ray_session(None, logs=ray_logs))
-            capacity = nodes.Capacity(resources, lambda: nodes.alive(resources.labels), None)
+            capacity = Capacity(resources, lambda: nodes.alive(resources.labels))
             sources.remember(store, work.data, root)
             total, done = outstanding.count(plan, None, store)
             progress = Progress(loaded.sweep, total, done)

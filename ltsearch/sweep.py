@@ -35,7 +35,7 @@ from trainables.errors import UserError
 from trainables.files import Location, write_text
 
 if TYPE_CHECKING:
-    from ltsearch.run.nodes import Capacity
+    from ltsearch.run.capacity import Capacity
     from ltsearch.run.queue import Queue
     from ltsearch.tracking.writer import Tracker
     from trainables.custom import Trainable
@@ -246,13 +246,15 @@ def sweep(loaded: Loaded, options: RunOptions, given: Mapping[str, Trainable] | 
 
 def join(options: RunOptions, resources: Resources, store: CellStore, session: ExitStack) -> Capacity:
     """Start Ray here or join the cluster, until ``session`` is closed; raises ``UserError`` if the sweep cannot run there."""
-    from ltsearch.run import nodes
+    from ltsearch.run import nodes, sharing
+    from ltsearch.run.capacity import Capacity
     from ltsearch.run.runner import ray_session
 
     session.enter_context(ray_session(options.address, logs=options.ray_logs))
     silent = nodes.check(store) if options.address else {}
     growing = nodes.growable() if options.address else None
-    return nodes.Capacity(resources, lambda: nodes.alive(resources.labels), growing, silent)
+    shared = sharing.look if options.address else None
+    return Capacity(resources, lambda: nodes.alive(resources.labels), growing, silent, shared)
 
 
 def drive(
@@ -271,7 +273,6 @@ def drive(
     Closes the ``session``, whatever happens, before MLflow is told how it ended.
     """
     from ltsearch.run import nodes
-    from ltsearch.run.growth import Demand
     from ltsearch.run.queue import Queue
     from ltsearch.run.runner import run
     from ltsearch.run.wishes import Listening
@@ -309,7 +310,6 @@ def drive(
                     functions=functions,
                     silent=capacity.silent,
                     each_round=Listening(folder, queue, capacity, progress.say).look,
-                    demand=Demand(plan.loaded.spec.resources, capacity, queue) if capacity.grows else None,
                 )
         else:
             print(f"{sweep}: all {total} cells are finished, nothing to run; MLflow: {shown(tracker.uri)}")

@@ -6,7 +6,7 @@ piece an upgrade has changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,9 @@ class PlacementGroup(NamedTuple):
     job: str
     maker: str  # the actor that made it; only f for the driver itself
     detached: bool
+    bundles: tuple[
+        tuple[str, Mapping[str, float]], ...
+    ] = ()  # the node of each, "" while it waits, and what it asks for
 
 
 def silence_raylets() -> None:
@@ -60,6 +63,11 @@ def let_idle_actors_go(controller: Any) -> None:
     controller._cleanup_cached_actors(force_all=True)
 
 
+def actors(controller: Any) -> int:
+    """Tune's actors that have a trial or are kept for one; nothing public tells of the latter."""
+    return len(controller._running_trials) + int(controller._actor_cache.num_cached_objects)
+
+
 def ask_again(trial: Any) -> None:
     """Make a Tune trial's resource request anew from its configuration, which has changed since Tune made it."""
     trial.create_placement_group_factory()
@@ -98,7 +106,9 @@ def placement_groups() -> list[PlacementGroup]:
         group = pb2.PlacementGroupTableData.FromString(raw)
         if group.state != pb2.PlacementGroupTableData.REMOVED:
             ids = group.placement_group_id.hex(), group.creator_job_id.hex(), group.creator_actor_id.hex()
-            found.append(PlacementGroup(*ids, group.is_detached))
+            placed = group.state != pb2.PlacementGroupTableData.PENDING
+            bundles = ((one.node_id.hex() if placed else "", dict(one.unit_resources)) for one in group.bundles)
+            found.append(PlacementGroup(*ids, group.is_detached, tuple(bundles)))
     return found
 
 

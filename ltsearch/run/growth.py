@@ -1,9 +1,10 @@
-"""Asking a cluster that grows for nodes, without committing trials to nodes that are not there.
+"""Asking a cluster for more room, without committing trials to places that are not there.
 
-What Ray's autoscaler starts nodes for is what cannot be placed. Trials that wait for a place would do, but each of them is a
-proposal that the search made blindly; so groups of empty places wait instead. One that is placed is given back at once, and
-they go with the driver: nobody is left paying for nodes. (Of a driver that is killed while one is being placed, Ray may keep
-that one; the next sweep's ``placement_groups.Orphans`` removes it.)
+What Ray's autoscaler starts nodes for, and what other sweeps give places back for, is what cannot be placed. Trials that wait
+for a place would do, but each of them is a proposal that the search made blindly; so groups of empty places wait instead. One
+that is placed keeps its place until a trial asks for it, or else another sweep would think that nobody wants it. They go with
+the driver: nobody is left paying for nodes. (Of a driver that is killed while one is being placed, Ray may keep that one; the
+next sweep's ``placement_groups.Orphans`` removes it.)
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from ltsearch.cluster import ray_internals
+from ltsearch.run.sharing import Share, by_job
 from ltsearch.study.spec import Resources
 
 if TYPE_CHECKING:
-    from ltsearch.run.nodes import Capacity
+    from ltsearch.run.capacity import Capacity
     from ltsearch.run.queue import Queue
 
 LOOK_SECONDS = 1.0
@@ -31,40 +34,57 @@ class Demand:
         self._looked = 0.0
 
     def wanted(self) -> int:
-        """Trials that could run besides those that there is room for: at most as many again, as far as the cluster may grow.
+        """Trials that could run besides those that there is room for: at most as many again, as far as our share goes.
 
         0 while there is room: what is placed there would be in the way of a trial.
         """
-        here, running = self.capacity.fitting(), len(self.queue.running)
-        if running < max(here, 1):
+        room, running = self.capacity.room(), len(self.queue.running)
+        if running < (room if self.capacity.fitting() else 1):
             return 0
-        most = self.queue.could_run()
+        most = min(self.queue.could_run(), self.capacity.share())
         if self.capacity.limit is not None:
             most = min(most, self.capacity.limit)
-        if self.capacity.more:
-            most = min(most, self.capacity.most())
-        # What waits for a place, as the first trial does, asks for it itself.
-        return max(0, min(most - max(here, running), max(here, 1)))
+        # What waits for a place, as the first trial does on a cluster without nodes, asks for it itself.
+        return max(0, min(most - max(room, running), max(room, 1)))
+
+    def kept(self, ours: Share) -> int:
+        """Places to keep for trials, where trials have ``ours``: for those that are to come, or have not asked for one yet."""
+        to_come = min(max(len(self.queue.running), self.capacity()), self.queue.could_run())
+        kind, of = next((kind, of) for kind, of in self.resources.need().items() if of)
+        asked = sum(one.get(kind, 0.0) for one in (*ours.holds.values(), ours.waits)) / (of * self.resources.workers)
+        return max(0, to_come - round(asked))
 
     def look(self) -> None:
         """Often called, seldom does anything, and never ends a sweep."""
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return
         self._looked = time.monotonic()
-        from ray.util import placement_group, placement_group_table
+        import ray
+        from ray.util import placement_group
 
-        self.capacity()
         with suppress(Exception):  # Ray raises many kinds while nodes come and go; it is tried again at the next look
-            states = placement_group_table() if self.groups else {}
-            self._give_back([one for one in self.groups if states.get(one.id.hex(), {}).get("state") != "PENDING"])
+            placed = self._placed(ray.get_runtime_context().get_job_id()) if self.groups else []
+            waiting = [one for one in self.groups if one not in placed]
             wanted = self.wanted()
-            self._give_back(self.groups[wanted:])
+            self._give_back(waiting[wanted:])
             bundle = {kind: of for kind, of in self.resources.need().items() if of}
             labels = [self.resources.labels] * self.resources.workers if self.resources.labels else None
             strategy = "SPREAD" if self.resources.placement == "spread" else "PACK"
-            while len(self.groups) < wanted:
+            for _ in range(wanted - len(waiting)):
                 bundles = [bundle] * self.resources.workers
                 self.groups.append(placement_group(bundles, strategy, bundle_label_selector=labels))
+
+    def _placed(self, job: str) -> list[Any]:
+        """Groups of empty places that are placed, and still are to be."""
+        of_job = [group for group in ray_internals.placement_groups() if group.job == job]
+        empty = {one.id.hex(): one for one in self.groups}
+        placed = [empty[one.id] for one in of_job if one.id in empty and all(node for node, _ in one.bundles)]
+        if placed:
+            self.capacity.look_again()
+        trials = by_job((one for one in of_job if one.id not in empty), self.capacity.nodes)
+        kept = self.kept(trials.get(job, Share()))
+        self._give_back(placed[kept:])
+        return placed[:kept]
 
     def _give_back(self, groups: list[Any]) -> None:
         from ray.util import remove_placement_group

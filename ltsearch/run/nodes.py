@@ -3,43 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from ltsearch.cluster import ray_internals
-from ltsearch.plan import placement
 from ltsearch.plan.placement import Node
 from ltsearch.store.cells import CellStore
 from ltsearch.store.provenance import PACKAGES
-from ltsearch.study.spec import Resources
 from trainables.errors import UserError
 from trainables.files import Location, RemotePath
 
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")  # what `ray up` leaves on the head
 KUBERAY = "RAY_USAGE_STATS_KUBERAY_IN_USE"  # what KubeRay sets in every pod
-LOOK_SECONDS = 2.0
-WAITED_SECONDS = 60.0
 REPORT_SECONDS = 10.0  # until KubeRay's autoscaler has reported, if there is one
 ANSWER_SECONDS = 300.0  # a node's first task waits until Ray has sent it the tree
 OTHERS_SECONDS = 60.0  # for the others, once one has answered
 
 
-def alive(labels: Mapping[str, str]) -> list[Node]:
-    """Resources of every node that is there now and has these labels."""
+def alive(labels: Mapping[str, str]) -> dict[str, Node]:
+    """Resources of every node that is there now and has these labels, by its id."""
     import ray
 
-    return [
-        dict(node["Resources"]) for node in ray.nodes() if node["Alive"] and labels.items() <= node["Labels"].items()
-    ]
+    there = [node for node in ray.nodes() if node["Alive"] and labels.items() <= node["Labels"].items()]
+    return {node["NodeID"]: dict(node["Resources"]) for node in there}
 
 
 def growable(path: Path = BOOTSTRAP) -> Mapping[str, Any] | None:
@@ -59,67 +52,6 @@ def growable(path: Path = BOOTSTRAP) -> Mapping[str, Any] | None:
     except (OSError, yaml.YAMLError):
         return None
     return config if isinstance(config, dict) and config.get("provider", {}).get("type") != "local" else None
-
-
-class Capacity:
-    """How many trials run at once: as many as the nodes that there are can place (``growth`` asks for more of them)."""
-
-    def __init__(
-        self,
-        resources: Resources,
-        look: Callable[[], Sequence[Node]],
-        config: Mapping[str, Any] | None = None,
-        silent: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
-        """``config``: of an autoscaling cluster; ``silent``: nodes that did not answer, by Ray's id, and why.
-
-        Raises ``UserError`` if not even one trial can ever be placed.
-        """
-        self.resources, self.look, self.silent = resources, look, silent
-        self.grows = config is not None
-        self.more = placement.at_most(resources, config) if config else []
-        self.nodes = list(look())
-        self._looked = time.monotonic()
-        self._fitting = time.monotonic()  # when a trial last fitted
-        self.say: Callable[[str], None] = print
-        self.limit = resources.max_concurrent
-        self._changed: Callable[[Sequence[Node]], None] = lambda nodes: None
-        if not self.fitting() and (self.more or not self.grows):
-            placement.check(resources, self.more or self.nodes)
-
-    def tell(self, changed: Callable[[Sequence[Node]], None]) -> None:
-        """Call this with the nodes that there are, now and whenever they have changed."""
-        self._changed = changed
-        changed(self.nodes)
-
-    def __call__(self) -> int:
-        """Trials at once; at least one, which waits for a node to come back if none fits now."""
-        if time.monotonic() - self._looked > LOOK_SECONDS:
-            self._looked = time.monotonic()
-            nodes = list(self.look())
-            if nodes != self.nodes:
-                self.nodes = nodes
-                self._changed(nodes)
-        fit = self.fitting()
-        if fit:
-            self._fitting = time.monotonic()
-        elif time.monotonic() - self._fitting > WAITED_SECONDS:
-            self._fitting = math.inf  # said once
-            room = f"has room for a trial ({self.resources.workers} × {placement.describe(self.resources)})"
-            self.say(
-                f"no node {room} yet: the cluster has been asked for one (`ray status` on its head tells what it does)"
-                if self.grows
-                else f"no node that is left {room}: waiting for one to come back"
-            )
-        return max(min(fit, self.limit or fit), 1)
-
-    def fitting(self) -> int:
-        """Trials that the nodes, as they were last looked at, have room for."""
-        return placement.at_once(self.resources, self.nodes)
-
-    def most(self) -> int:
-        """Trials that a cluster whose bounds are known has room for at its largest."""
-        return placement.at_once(self.resources, self.more)
 
 
 # -- on a node --------------------------------------------------------------------------------------------------------------

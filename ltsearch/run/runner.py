@@ -29,10 +29,20 @@ from ltsearch.study.spec import Resources
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
-    from ltsearch.run.growth import Demand
+    from ltsearch.run.capacity import Capacity
     from trainables.custom import Trainable
 
 STARTS = 3  # of Ray on this machine
+OF_TUNE = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # results go to the store and to MLflow
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is the sweep's to handle
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state is never read again
+    # It guesses why nothing runs after so long, and of a sweep that waits for others before its first trial it ends with an
+    # IndexError.
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "inf",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S_AUTOSCALER": "inf",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
 ACTOR_BYTES = 150 * 2**20  # of a trial whose workers train: Ray and Tune
 
 
@@ -47,12 +57,7 @@ def ray_session(address: str | None, *, logs: bool) -> Iterator[None]:
             f"--address {address}: Ray Client addresses do not work here; run the command on the cluster's head with "
             "--address auto, or name the head's host:6379"
         )
-    os.environ |= {
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # results go to the store and to MLflow
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is the sweep's to handle
-        "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state is never read again
-        "RAY_AIR_NEW_OUTPUT": "0",
-    }
+    os.environ |= OF_TUNE
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a warning about its coming default
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address:
@@ -156,7 +161,7 @@ EXCLUDES = ["/.git", "/.venv", "/store", "/results", "/mlruns", "/mlflow.db", "/
 def run(
     queue: Queue,
     resources: Resources,
-    capacity: Callable[[], int],
+    capacity: Capacity,
     sources: Mapping[Any, Any],
     provenance: Mapping[str, str],
     *,
@@ -164,12 +169,11 @@ def run(
     terms: Terms | None = None,
     functions: Mapping[str, Trainable] | None = None,
     each_round: Callable[[], None] = lambda: None,
-    demand: Demand | None = None,
     silent: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Run the queue until it is exhausted, ``capacity()`` trials at once.
 
-    ``terms``: what every node must meet. ``demand``: of a cluster that may start nodes.
+    ``terms``: what every node must meet.
     ``silent``: nodes to leave alone at first, and why.
     ``functions``: the user's own trainables by name. ``each_round`` is called in every round of Tune's loop.
 
@@ -179,11 +183,12 @@ def run(
         warnings.filterwarnings("ignore", module="ray")
         for name in ("ray", "ray.tune", "ray.air", "ray.train"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(capacity())  # at first; see Feeder.suggest
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(capacity(), 1))  # at first; see Feeder.suggest
     import ray
     from ray import tune
     from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, TuneError
 
+    from ltsearch.run.growth import Demand
     from ltsearch.run.placement_groups import Orphans
     from ltsearch.run.trial import CellTrial
     from ltsearch.run.tune_adapters import Feeder, Stopper, TrialCallback, died_for_memory
@@ -194,6 +199,7 @@ def run(
     if resources.workers > 1:
         spread = resources.placement == "spread"
         layout = Layout(resources.workers, resources.need(), resources.labels, spread)
+    demand = Demand(resources, capacity, queue) if capacity.sharing is not None else None
     orphans = Orphans() if layout is not None or demand is not None else None
     wanted = resources.need()
 
@@ -205,9 +211,9 @@ def run(
     # A trial's own actor asks for memory only: Ray would put them all on a head with much of it on which nothing trains. Where
     # nodes come when they are asked for, it must not wait for one: it is what asks.
     elsewhere: set[str] = set()
-    if layout is not None and demand is None and resources.memory_per_worker is None:
+    if layout is not None and not capacity.grows and resources.memory_per_worker is None:
         elsewhere = {node["NodeID"] for node in ray.nodes() if node["Alive"]} - set(able())
-    unfit = Unfit(able, queue.say, growing=demand is not None)
+    unfit = Unfit(able, queue.say, growing=capacity.grows)
     for node, why in silent.items():
         unfit.failed(node, why, at_work=True)
     failures = resources.max_failures

@@ -15,6 +15,7 @@ from ray.tune.search import Searcher
 
 from ltsearch.cluster import ray_internals
 from ltsearch.run import hang, unfit
+from ltsearch.run.capacity import Capacity
 from ltsearch.run.jobs import Job, Outcome
 from ltsearch.run.placement_groups import Orphans
 from ltsearch.run.queue import Queue
@@ -55,7 +56,7 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
     def __init__(
         self,
         queue: Queue,
-        capacity: Callable[[], int],
+        capacity: Capacity,
         orphans: Orphans | None = None,
         *,
         spare: bool = True,
@@ -64,7 +65,8 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
     ) -> None:
         """``capacity()`` trials run at once: nodes come and go. ``orphans``: for trials of several workers.
 
-        ``spare``: keep one more at hand. Not for trials of which Tune does not see the resources: it would start that one.
+        ``spare``: keep one more at hand. Not for trials of which Tune does not see the resources: it would start that one,
+        as it would where something else than room bounds how many there are.
         ``max_failures``: how often a job is tried again. ``unfit``: the nodes that are left alone; none: there is one.
         """
         super().__init__(metric=None, mode=None)
@@ -95,7 +97,8 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
         capacity = self.capacity()
         if self.controller is not None:  # all free places are filled together, and one more waits
             ray_internals.start_at_once(self.controller, capacity + 1)
-        if len(self.queue.running) >= capacity + (self.spare and capacity > 1 and not self.queue.others.pull):
+        spare = self.spare and capacity > 1 and self.capacity.waits_for_a_place() and not self.queue.others.pull
+        if len(self.queue.running) >= capacity + spare:
             return None
         if self.unfit.everywhere():  # what runs goes on
             return None
@@ -121,8 +124,10 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
         with self.keeping():
             for look in self.each_round:
                 look()
-        if self.queue.only_waits_for_others and self.controller is not None:
-            # An idle actor would hold a place that the sweep which is waited for may be in need of.
+        if self.controller is not None and (
+            self.queue.only_waits_for_others or self.capacity.is_exceeded(ray_internals.actors(self.controller))
+        ):
+            # An idle actor would hold a place that another sweep is in need of.
             ray_internals.let_idle_actors_go(self.controller)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

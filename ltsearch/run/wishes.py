@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from pydantic import Field, ValidationError
 
-from ltsearch.run.nodes import Capacity
+from ltsearch.run.capacity import Capacity
 from ltsearch.run.queue import Queue
 from trainables.files import Location, RemotePath, write_text
 from trainables.section import Checked

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,6 +22,7 @@ import pytest
         ("ray._private.state", "state._connect_and_get_accessor", "placement_groups: orphaned ones would stay"),
         ("ray.core.generated.gcs_pb2", "PlacementGroupTableData.FromString", "placement_groups"),
         ("ray.core.generated.gcs_pb2", "PlacementGroupTableData.REMOVED", "placement_groups"),
+        ("ray.core.generated.gcs_pb2", "PlacementGroupTableData.PENDING", "placement_groups: who waits for a place"),
         ("ray._raylet", "PlacementGroupID", "remove_placement_group"),
         ("ray._raylet", "InnerGcsClient.get_all_node_info", "nodes_without_joining: --plan on a cluster"),
         ("ray._raylet", "AuthenticationTokenLoader.instance", "has_token: the message about a missing token"),
@@ -28,6 +30,11 @@ import pytest
             "ray.tune.execution.tune_controller",
             "TuneController._cleanup_cached_actors",
             "let_idle_actors_go: two sweeps on one cluster could wait for each other",
+        ),
+        (
+            "ray.tune.utils.object_cache",
+            "_ObjectCache.num_cached_objects",
+            "actors: a place that another sweep waits for would not be given back",
         ),
         (
             "ray.tune.execution.tune_controller",
@@ -69,3 +76,30 @@ def test_tunes_requests_pass_labels_on() -> None:
         assert request._bound.kwargs == {"bundle_label_selector": [{"ray.io/node-id": "!in(a1,b2)"}]}  # type: ignore[attr-defined]
     assert "bundle_label_selector" in inspect.signature(placement_group).parameters
     assert placed({}, {"CPU": 1.0}) == placed({"avoid": ""}, {"CPU": 1.0})
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_a_sweep_may_wait_before_its_first_trial(monkeypatch: pytest.MonkeyPatch, bounded: bool) -> None:
+    """Left to itself, Tune ends with an ``IndexError`` after a minute."""
+    from ray.tune.execution import insufficient_resources_manager as tune
+
+    from ltsearch.run.runner import OF_TUNE
+
+    for name in (one for one in OF_TUNE if "THRESHOLD" in one):
+        monkeypatch.setenv(name, "60" if bounded else OF_TUNE[name])
+    tune._get_insufficient_resources_warning_threshold.cache_clear()
+    times = iter((1.0, 2.0, 3.0, 1e6, 1e6))
+    monkeypatch.setattr(tune, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    guesses = tune._InsufficientResourcesManager()
+    try:
+        guesses.on_no_available_trials([])
+        guesses.on_no_available_trials([])  # since 1 s
+        guesses.on_no_available_trials([])  # for 1 s
+        guesses.on_no_available_trials([])  # for 2 s
+        if bounded:
+            with pytest.raises(IndexError):
+                guesses.on_no_available_trials([])
+        else:
+            guesses.on_no_available_trials([])
+    finally:
+        tune._get_insufficient_resources_warning_threshold.cache_clear()

@@ -11,12 +11,13 @@ import torch
 
 from ltsearch.plan.cells import Cell
 from ltsearch.plan.layout import make_plan
+from ltsearch.run.capacity import Capacity
 from ltsearch.run.jobs import Job, Outcome
 from ltsearch.run.queue import Queue
 from ltsearch.run.tune_adapters import Feeder, Stopper
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import CellRecord, Epoch, Status
-from ltsearch.study.spec import load
+from ltsearch.study.spec import Resources, load
 from tests.ltsearch.helpers import study, write
 from trainables import checkpoint, trained
 
@@ -94,7 +95,7 @@ def test_what_a_trial_tells_is_said(student: tuple[Queue, CellStore, Cell]) -> N
     job = queue.next()
     assert isinstance(job, Job)
     queue.say = told.append
-    feeder = Feeder(queue, lambda: 1)
+    feeder = Feeder(queue, Capacity(Resources(), lambda: {"here": {"CPU": 1.0}}))
     feeder.jobs["t"] = job
     stopper, trial = Stopper(feeder), SimpleNamespace(trial_id="t")
     stopper.on_trial_result(None, trial, {"epoch": 1, "notice": "checkpoint.pt does not fit"})  # type: ignore[arg-type]

@@ -13,9 +13,11 @@ import pytest
 import yaml
 
 from ltsearch.plan import placement
+from ltsearch.run import capacity as capacities
 from ltsearch.run import nodes, placement_groups
+from ltsearch.run.capacity import Capacity
 from ltsearch.run.growth import Demand
-from ltsearch.run.nodes import Capacity, Terms
+from ltsearch.run.nodes import Terms
 from ltsearch.study.spec import Resources
 from trainables.errors import UserError
 
@@ -71,40 +73,40 @@ def test_which_clusters_grow(tmp_path: Path) -> None:
 
 
 def test_the_bound_follows_the_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodes, "LOOK_SECONDS", -1.0)
-    there: list[dict[str, float]] = [{"CPU": 2.0}]
+    monkeypatch.setattr(capacities, "LOOK_SECONDS", -1.0)
+    there: dict[str, dict[str, float]] = {"a": {"CPU": 2.0}}
     told: list[Any] = []
-    capacity = Capacity(Resources(workers=2, cpus_per_worker=1), lambda: list(there))
+    capacity = Capacity(Resources(workers=2, cpus_per_worker=1), lambda: dict(there))
     capacity.tell(lambda now: told.append(list(now)))
     assert capacity() == 1
-    there.append({"CPU": 5.0})
+    there["b"] = {"CPU": 5.0}
     assert capacity() == 3
     there.clear()
     assert capacity() == 1  # waits for a node to come back
     assert told == [[{"CPU": 2.0}], [{"CPU": 2.0}, {"CPU": 5.0}], []]
-    bounded = Capacity(Resources(cpus_per_worker=1, max_concurrent=2), lambda: [{"CPU": 8.0}])
+    bounded = Capacity(Resources(cpus_per_worker=1, max_concurrent=2), lambda: {"a": {"CPU": 8.0}})
     assert bounded() == 2
 
 
 def test_that_nothing_fits_is_said_once_when_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodes, "LOOK_SECONDS", -1.0)
-    there: list[dict[str, float]] = [{"CPU": 2.0}]
+    monkeypatch.setattr(capacities, "LOOK_SECONDS", -1.0)
+    there: dict[str, dict[str, float]] = {"a": {"CPU": 2.0}}
     said: list[str] = []
-    capacity = Capacity(Resources(workers=2, cpus_per_worker=1), lambda: list(there))
+    capacity = Capacity(Resources(workers=2, cpus_per_worker=1), lambda: dict(there))
     capacity.say = said.append
     there.clear()
     assert capacity() == 1 and said == []  # nodes come back
-    monkeypatch.setattr(nodes, "WAITED_SECONDS", -1.0)
+    monkeypatch.setattr(capacities, "WAITED_SECONDS", -1.0)
     assert [capacity() for _ in range(3)] == [1, 1, 1]
     assert said == ["no node that is left has room for a trial (2 × 1 CPU): waiting for one to come back"]
-    there.append({"CPU": 2.0})
+    there["a"] = {"CPU": 2.0}
     assert capacity() == 1
     there.clear()
     assert capacity() == 1 and len(said) == 2  # it is another time
 
 
 def test_a_cluster_that_may_grow() -> None:
-    head = [{"CPU": 4.0}]
+    head = {"head": {"CPU": 4.0}}
     four = Resources(workers=4, cpus_per_worker=2, gpus_per_worker=1)
     with pytest.raises(UserError, match="1 GPUs .the largest node has 0."):
         Capacity(four, lambda: head)
@@ -134,7 +136,7 @@ def test_how_many_nodes_are_asked_for(
     config: dict[str, Any], here: int, running: int, left: int, limit: int | None, wanted: int
 ) -> None:
     resources = Resources(cpus_per_worker=1, gpus_per_worker=1)
-    capacity = Capacity(resources, lambda: [{"CPU": 64.0, "GPU": float(here)}], config)
+    capacity = Capacity(resources, lambda: {"a": {"CPU": 64.0, "GPU": float(here)}}, config)
     capacity.limit = limit
     queue: Any = SimpleNamespace(running=dict.fromkeys(range(running)), could_run=lambda: left)
     assert Demand(resources, capacity, queue).wanted() == wanted

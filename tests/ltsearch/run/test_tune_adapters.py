@@ -20,13 +20,15 @@ from ray.tune.experiment import Trial
 from ltsearch.cluster.ray_internals import tell_memory_apart
 from ltsearch.plan.cells import make_cell
 from ltsearch.plan.layout import make_plan
+from ltsearch.run import capacity
+from ltsearch.run.capacity import Capacity
 from ltsearch.run.jobs import Job, Outcome
 from ltsearch.run.queue import Queue
 from ltsearch.run.tune_adapters import Feeder, TrialCallback, died_for_memory, reason
 from ltsearch.run.unfit import LOST, Unfit
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import Status
-from ltsearch.study.spec import load
+from ltsearch.study.spec import Resources, load
 from tests.ltsearch.helpers import study, write
 from trainables.errors import UserError
 
@@ -109,7 +111,7 @@ def begun(tmp_path: Path, trial: Trial, max_failures: int) -> tuple[TrialCallbac
     tree = study()
     del tree["search"]
     queue = Queue(make_plan(load(write(tmp_path, tree))), CellStore(tmp_path / "store"), None, [], lambda record: False)
-    feeder = Feeder(queue, lambda: 1, max_failures=max_failures)
+    feeder = Feeder(queue, Capacity(Resources(), lambda: {"here": {"CPU": 1.0}}), max_failures=max_failures)
     assert feeder.suggest(trial.trial_id)["cell"] == make_cell(tree["base"], 0, "test").id
     return TrialCallback(feeder), queue, feeder.jobs[trial.trial_id]
 
@@ -140,13 +142,14 @@ def test_a_process_that_died_before_it_had_begun_is_tried_again_so_often(trial: 
     assert queue.store.read(job.cell.id).status is Status.FAILED
 
 
-def test_tune_never_has_a_trial_that_it_may_not_start(tmp_path: Path) -> None:
+def test_tune_never_has_a_trial_that_it_may_not_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It gives one that is beyond its bound a used actor before it has made its folder, and the sweep ends with a traceback."""
     tree = study()
     del tree["search"]
     queue = Queue(make_plan(load(write(tmp_path, tree))), CellStore(tmp_path / "store"), None, [], lambda record: False)
+    monkeypatch.setattr(capacity, "LOOK_SECONDS", -1.0)
     places = 1
-    feeder = Feeder(queue, lambda: places)
+    feeder = Feeder(queue, Capacity(Resources(), lambda: {"here": {"CPU": float(places)}}))
     feeder.controller = controller = TuneController.__new__(TuneController)
     controller._max_pending_trials = 1
     for places, bound in ((4, 5), (2, 5), (8, 9), (1, 9)):  # nodes come and go

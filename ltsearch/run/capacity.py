@@ -1,0 +1,139 @@
+"""How many trials run at once: what the nodes have room for, and of a cluster that is shared, what of that is this sweep's."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from types import MappingProxyType
+from typing import Any
+
+from ltsearch.plan import placement
+from ltsearch.plan.placement import Node
+from ltsearch.run.sharing import Share, fair_places, without
+from ltsearch.study.spec import Resources
+
+LOOK_SECONDS = 2.0
+WAITED_SECONDS = 60.0
+
+
+class Capacity:
+    """As many as the nodes that there are can place (``growth`` asks for more of them)."""
+
+    def __init__(
+        self,
+        resources: Resources,
+        look: Callable[[], Mapping[str, Node]],
+        config: Mapping[str, Any] | None = None,
+        silent: Mapping[str, str] = MappingProxyType({}),
+        sharing: Callable[[], tuple[Share, list[Share]]] | None = None,
+    ) -> None:
+        """``config``: of an autoscaling cluster; ``silent``: nodes that did not answer, by Ray's id, and why.
+
+        ``sharing``: what this job and others have of the cluster (``sharing.look``); none: it is ours alone.
+        Raises ``UserError`` if not even one trial can ever be placed.
+        """
+        self.resources, self.look, self.silent, self.sharing = resources, look, silent, sharing
+        self.grows = config is not None
+        self.more = placement.at_most(resources, config) if config else []
+        self.there: Mapping[str, Node] = look()
+        self.ours, self.others = sharing() if sharing is not None else (Share(), [])
+        self._looked = time.monotonic()
+        self._fitting = time.monotonic()  # when a trial last fitted
+        self._told_of_others = self._told_to_wait = False
+        self.say: Callable[[str], None] = print
+        self.limit = resources.max_concurrent
+        self._changed: Callable[[Sequence[Node]], None] = lambda nodes: None
+        if not self.fitting() and (self.more or not self.grows):
+            placement.check(resources, self.more or self.nodes)
+
+    @property
+    def nodes(self) -> list[Node]:
+        """As they were last looked at."""
+        return list(self.there.values())
+
+    def tell(self, changed: Callable[[Sequence[Node]], None]) -> None:
+        """Call this with the nodes that there are, now and whenever they have changed."""
+        self._changed = changed
+        changed(self.nodes)
+
+    def __call__(self) -> int:
+        """Trials at once: none while others hold all there is, else at least one, which waits for a node if none fits now."""
+        self._look()
+        fit = self.fitting()
+        if not fit:
+            self._wait_for_nodes()
+            return 1
+        self._fitting = time.monotonic()
+        return min(self.limit or fit, self.share(), self.room())
+
+    def look_again(self) -> None:
+        """At once: something has changed."""
+        self._looked = -math.inf
+
+    def _look(self) -> None:
+        if time.monotonic() - self._looked <= LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        there = self.look()
+        if there != self.there:
+            self.there = there
+            self._changed(self.nodes)
+        if self.sharing is not None:
+            with suppress(Exception):  # Ray raises many kinds while nodes come and go; the next look is soon
+                self.ours, self.others = self.sharing()
+            self._tell_of_others()
+
+    def _tell_of_others(self) -> None:
+        room, fit = self.room(), self.fitting()
+        if fit and not room and not self._told_to_wait:
+            self._told_to_wait = True
+            self.say("other jobs hold all of the cluster: the next place that is given back is waited for")
+        elif 0 < self.share() < fit and not self._told_of_others:
+            self._told_of_others = True
+            self.say(
+                f"the cluster is shared with other jobs: {self.share()} trials at once instead of {fit}, as trials end"
+            )
+
+    def _wait_for_nodes(self) -> None:
+        if time.monotonic() - self._fitting > WAITED_SECONDS:
+            self._fitting = math.inf  # said once
+            room = f"has room for a trial ({self.resources.workers} × {placement.describe(self.resources)})"
+            self.say(
+                f"no node {room} yet: the cluster has been asked for one (`ray status` on its head tells what it does)"
+                if self.grows
+                else f"no node that is left {room}: waiting for one to come back"
+            )
+
+    def fitting(self) -> int:
+        """Trials that the nodes, as they were last looked at, have room for."""
+        return placement.at_once(self.resources, self.nodes)
+
+    def room(self) -> int:
+        """Those for which others leave room at the moment, ours included."""
+        return placement.at_once(self.resources, without(self.there, self.others)) if self.others else self.fitting()
+
+    def share(self) -> int:
+        """Those that are ours once others have given back what is not theirs, and the cluster has grown as far as it may."""
+        if self.grows and not self.more:
+            return sys.maxsize  # nobody knows how far that is: all ask for nodes
+        if not self.others:
+            return self.most()
+        nodes = self.more or self.nodes
+        kinds = [kind for kind in ("CPU", "GPU") if self.resources.need().get(kind)]
+        whole = {kind: total for kind in kinds if (total := sum(node.get(kind, 0.0) for node in nodes)) > 0}
+        return fair_places(self.most(), whole, self.there, self.ours, self.others)
+
+    def most(self) -> int:
+        """Trials that a cluster has room for, at its largest if its bounds are known."""
+        return placement.at_once(self.resources, self.more or self.nodes)
+
+    def waits_for_a_place(self) -> bool:
+        """Would one trial more have to wait for a place? Else it is something else that it waits for."""
+        return not self.others and (self.limit is None or self.limit >= self.fitting())
+
+    def is_exceeded(self, places: int) -> bool:
+        """Do we hold more places than are ours, while others wait for some?"""
+        return any(other.waits for other in self.others) and places > self()
