@@ -1,10 +1,10 @@
-"""``python -m benchmarks.soak {synthetic,training} OUT``: a sweep that is disturbed at random, and the account of it.
+"""``python -m benchmarks.soak {synthetic,training,two} OUT``: sweeps that are disturbed at random, and the account of it.
 
-A cluster of up to three nodes on this machine, an MLflow server, a small disk for the storage (needs root), and a driver. Each
-fault is one of: a trial's process killed, a worker process killed, a node lost, a node added, the driver killed, the driver
-interrupted, the tracking server away, the disk full. A fault is over when every trial that it found running has come further
-than it was. What was finished before must be there, unchanged; in the end every curve is compared with that of a sweep that
-nothing disturbed.
+A cluster of up to three nodes on this machine, an MLflow server, a small disk for the storage (needs root), and the driver of
+a sweep, or of two that share cells and the cluster. Each fault is one of: a trial's process killed, a worker process killed,
+a node lost, a node added, a driver killed, a driver interrupted, the tracking server away, the disk full. A fault is over
+when every trial that it found running has come further than it was. What was finished before must be there, unchanged; in the
+end every curve is compared with that of sweeps that nothing disturbed.
 """
 
 from __future__ import annotations
@@ -12,27 +12,25 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from analysis.markdown import table
+from benchmarks.soak_cluster import Driver, Soaked
 from benchmarks.soak_studies import STUDIES
-from benchmarks.sweeps import ROOT
-from ltsearch.show.status import SweepStatus, read
+from ltsearch.plan.layout import make_plan
 from ltsearch.store.cells import CellStore
 from ltsearch.store.provenance import collect
 from ltsearch.store.records import SETTLED, CellRecord, Status
+from ltsearch.study.spec import load
 
 SECONDS_TO_RECOVER = 600.0
 
@@ -50,264 +48,69 @@ class Fault:
     recovery: float | None = None  # seconds; None: nothing ran that could go on
 
 
-class Soak:
-    """The cluster, the server, the disk, the driver."""
-
-    def __init__(self, folder: Path, study: dict[str, Any]) -> None:
-        from ray.cluster_utils import Cluster
-
-        self.folder, self.study = folder, study
-        (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
-        self.disk = folder / "disk"
-        self.disk.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", self.disk], check=True)
-        self.store = CellStore(self.disk / "store")
-        self.port = 5100 + os.getpid() % 800
-        self.server: subprocess.Popen[bytes] | None = None
-        self.serve()
-        self.wait(self.server_answers)
-        self.cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False},
-        )
-        self.nodes: list[Any] = []
-        self.driver: subprocess.Popen[bytes] | None = None
-        self.unasked: list[int] = []  # exit codes of drivers that ended, and were not ended, before all was done
-        self.drive()
-
-    # -- parts -----------------------------------------------------------------------------------------------------------
-
-    def serve(self) -> None:
-        """Start the MLflow server."""
-        words = [
-            *(
-                sys.executable,
-                "-m",
-                "mlflow",
-                "server",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                str(self.port),
-                "--workers",
-                "1",
-            )
-        ]
-        words += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
-        words += ["--artifacts-destination", str(self.folder / "artifacts")]
-        quiet = subprocess.DEVNULL
-        self.server = subprocess.Popen(words, stdout=quiet, stderr=quiet, start_new_session=True)
-
-    def server_answers(self) -> bool:
-        """Is the MLflow server up?"""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    def drive(self) -> None:
-        """Start the sweep, or go on with it."""
-        command = [sys.executable, "-m", "ltsearch.sweep", "study.yaml", "--address", self.cluster.address]
-        command += ["--storage", str(self.disk / "store"), "--tracking-uri", f"http://127.0.0.1:{self.port}"]
-        with open(self.folder / "output", "ab") as output:
-            self.driver = subprocess.Popen(
-                command,
-                cwd=self.folder,
-                env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "CUDA_VISIBLE_DEVICES": ""},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def status(self) -> SweepStatus | None:
-        """What the driver wrote last."""
-        return read(self.store.sweep_folder("soak"))
-
-    def running(self) -> dict[str, int]:
-        """Epochs of the trials that are at work."""
-        status = self.status()
-        return {t.cell: t.epoch for t in status.running} if status is not None else {}
-
-    def records(self) -> dict[str, CellRecord]:
-        """All there are."""
-        cells = [p.parent.name for p in self.disk.glob("store/cells/*/record.json")]
-        return {cell: record for cell in cells if (record := self.store.read(cell)) is not None}
-
-    def settled(self) -> dict[str, CellRecord]:
-        """Those that are done, or were stopped by the search."""
-        done = {*SETTLED, Status.PRUNED}
-        return {cell: record for cell, record in self.records().items() if record.status in done}
-
-    def processes(self, *names: str) -> list[int]:
-        """Of this cluster, by what their command begins with."""
-        found = []
-        mark = f"RAY_TMPDIR={os.environ['RAY_TMPDIR']}".encode()
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                if command.startswith(names) and mark in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-        return found
-
-    def close(self) -> None:
-        """End everything."""
-        for process in (self.driver, self.server):
-            if process is not None and process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        self.cluster.shutdown()
-        subprocess.run(["umount", "-l", self.disk], check=False)
-
-    # -- faults ----------------------------------------------------------------------------------------------------------
-
-    def faults(self) -> dict[str, Callable[[], None]]:
-        """What can be done now."""
-        trials = self.processes("ray::CellTrial", "ray::ResourceTrainable")
-        workers = self.processes("ray::RayTrainWorker", "ray::TrainWorker")
-        possible: dict[str, Callable[[], None]] = {
-            "driver killed": lambda: self.end_driver(signal.SIGKILL),
-            "driver interrupted": lambda: self.end_driver(signal.SIGINT),
-            "tracking server away for 20 s": self.server_away,
-            "disk full for 5 s": self.disk_full,
-        }
-        if trials:
-            possible["trial process killed"] = lambda: os.kill(random.choice(trials), signal.SIGKILL)
-        if workers:
-            possible["worker process killed"] = lambda: os.kill(random.choice(workers), signal.SIGKILL)
-        if len(self.nodes) < 2:
-            possible["node added"] = self.add_node
-        if self.nodes:
-            possible["node lost"] = lambda: self.cluster.remove_node(self.nodes.pop(), allow_graceful=False)
-        return possible
-
-    def add_node(self) -> None:
-        """One CPU more."""
-        self.nodes.append(self.cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20))
-
-    def end_driver(self, how: signal.Signals) -> None:
-        """Kill or interrupt it, and type the same command again."""
-        assert self.driver is not None
-        self.driver.send_signal(how)
-        self.driver.wait(120)
-        self.drive()
-
-    def server_away(self) -> None:
-        """Kill it, wait, start it again."""
-        assert self.server is not None
-        os.killpg(self.server.pid, signal.SIGKILL)
-        self.server.wait()
-        time.sleep(20)
-        self.serve()
-
-    def disk_full(self) -> None:
-        """Not a byte left, for a while."""
-        filler = self.disk / "filler"
-        try:
-            with open(filler, "wb") as file:
-                while True:
-                    file.write(b"\0" * 2**16)
-        except OSError:
-            pass
-        time.sleep(5)
-        filler.unlink()
-
-    # -- the soak --------------------------------------------------------------------------------------------------------
-
-    def soak(self, faults: int, account: Callable[[list[Fault]], None]) -> list[Fault]:
-        """So many faults; ``account`` is called after each."""
-        began, done = time.monotonic(), []
-        self.wait(lambda: not self.is_over() and any(epoch >= 1 for epoch in self.running().values()))
-        history: list[str] = []
-        while len(done) < faults:
-            time.sleep(random.uniform(1, 6))
-            if self.is_over():
-                print("the sweep is over before all faults were made")
-                break
-            before, running = self.settled(), self.running()
-            possible = self.faults()
-            fewest = min(history.count(kind) for kind in possible)  # every kind comes, in random order
-            kind = random.choice([k for k in possible if history.count(k) <= fewest + 1])
-            history.append(kind)
-            fault = Fault(len(done) + 1, kind, time.monotonic() - began, len(running), len(before))
-            print(f"{fault.at:6.0f} s  {fault.number:2d}  {kind}", flush=True)
-            struck = time.monotonic()
-            possible[kind]()
-            if running:
-                time.sleep(3)  # the status is written every two seconds: what the trials had reached by then
-                running = {cell: max(epoch, self.running().get(cell, 0)) for cell, epoch in running.items()}
-                self.wait(lambda running=running: self.further(running))  # type: ignore[misc]
-                fault.recovery = time.monotonic() - struck
-            now = self.records()
-            fault.lost = sum(now.get(cell) != record for cell, record in before.items())
-            done.append(fault)
-            account(done)
-        return done
-
-    def is_over(self) -> bool:
-        """Has the driver ended by itself? One that was refused by a full disk is started again."""
-        assert self.driver is not None
-        if self.driver.poll() is None:
-            return False
-        if self.driver.returncode == 0:
-            return True
-        self.unasked.append(self.driver.returncode)
-        self.drive()
-        return False
-
-    def tracebacks(self) -> int:
-        """How many the drivers have printed."""
-        return (self.folder / "output").read_text(errors="replace").count("Traceback (most recent call last)")
-
-    def further(self, before: dict[str, int]) -> bool:
-        """Has every trial come further, or ended?"""
-        self.is_over()
-        now, records = self.running(), self.records()
-        return all(
-            now.get(cell, -1) > epoch or (cell in records and records[cell].status in {*SETTLED, Status.PRUNED})
-            for cell, epoch in before.items()
-        )
-
-    @staticmethod
-    def wait(what: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + SECONDS_TO_RECOVER
-        while not what():
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"not recovered within {SECONDS_TO_RECOVER:g} s")
-            time.sleep(0.2)
-
-    def finish(self) -> int:
-        """Let it come to its end; returns how often the command had to be typed again for what had failed."""
-        again = 0
-        while len(self.nodes) < 2:
-            self.add_node()
-        while True:
-            assert self.driver is not None
-            if self.driver.wait(3600) == 0:
-                return again
-            again += 1
-            if again > 5:
-                raise RuntimeError("the sweep does not come to an end")
-            self.drive()
+def soak(soaked: Soaked, faults: int, account: Callable[[list[Fault]], None]) -> list[Fault]:
+    """So many faults; ``account`` is called after each."""
+    began, done = time.monotonic(), []
+    wait(lambda: not soaked.is_over() and any(epoch >= 1 for epoch in soaked.running().values()))
+    history: list[str] = []
+    while len(done) < faults:
+        time.sleep(random.uniform(1, 6))
+        if soaked.is_over():
+            print("the sweep is over before all faults were made")
+            break
+        before, running = soaked.settled(), soaked.running()
+        possible = soaked.faults()
+        fewest = min(history.count(kind) for kind in possible)  # every kind comes, in random order
+        kind = random.choice([k for k in possible if history.count(k) <= fewest + 1])
+        history.append(kind)
+        fault = Fault(len(done) + 1, kind, time.monotonic() - began, len(running), len(before))
+        print(f"{fault.at:6.0f} s  {fault.number:2d}  {kind}", flush=True)
+        struck = time.monotonic()
+        possible[kind]()
+        if running:
+            time.sleep(3)  # the status is written every two seconds: what the trials had reached by then
+            running = {cell: max(epoch, soaked.running().get(cell, 0)) for cell, epoch in running.items()}
+            wait(lambda running=running: further(soaked, running))  # type: ignore[misc]
+            fault.recovery = time.monotonic() - struck
+        now = soaked.records()
+        fault.lost = sum(now.get(cell) != record for cell, record in before.items())
+        done.append(fault)
+        account(done)
+    return done
 
 
-def undisturbed(folder: Path, study: dict[str, Any]) -> dict[str, CellRecord]:
-    """The same sweep on this machine, without faults."""
-    (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
-    command = [
-        sys.executable,
-        "-m",
-        "ltsearch.sweep",
-        "study.yaml",
-        "--local",
-        "--tracking-uri",
-        f"sqlite:///{folder}/m.db",
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+def further(soaked: Soaked, before: dict[str, int]) -> bool:
+    """Has every trial come further, or ended?"""
+    soaked.is_over()
+    now, records = soaked.running(), soaked.records()
+    return all(
+        now.get(cell, -1) > epoch or (cell in records and records[cell].status in {*SETTLED, Status.PRUNED})
+        for cell, epoch in before.items()
+    )
+
+
+def wait(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS_TO_RECOVER
+    while not what():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"not recovered within {SECONDS_TO_RECOVER:g} s")
+        time.sleep(0.2)
+
+
+def finish(soaked: Soaked) -> int:
+    """Let all come to their end; returns how often a command had to be typed again for what had failed."""
+    while len(soaked.nodes) < 2:
+        soaked.add_node()
+    return sum(driver.finish() for driver in soaked.drivers)
+
+
+def undisturbed(folder: Path, studies: Sequence[dict[str, Any]]) -> dict[str, CellRecord]:
+    """The same sweeps on this machine, one after another, without faults."""
     store = CellStore(folder / "store")
+    for study in studies:
+        calm = Driver(folder, study, store, ["--local", "--tracking-uri", f"sqlite:///{folder}/m.db"])
+        if calm.process.wait() != 0:
+            raise RuntimeError(calm.said()[-2000:])
     cells = [p.parent.name for p in folder.glob("store/cells/*/record.json")]
     return {cell: record for cell in cells if (record := store.read(cell)) is not None}
 
@@ -325,19 +128,33 @@ def compare(ours: dict[str, CellRecord], theirs: dict[str, CellRecord]) -> tuple
     return len(both), odd, worst
 
 
-def runs_once(soak: Soak) -> str:
+def runs_once(soaked: Soaked) -> str:
     """Is every cell in MLflow once, with every epoch once and in order?"""
     from mlflow import MlflowClient
 
-    client = MlflowClient(f"http://127.0.0.1:{soak.port}")
+    client = MlflowClient(f"http://127.0.0.1:{soaked.port}")
     runs = client.search_runs(["0", *(e.experiment_id for e in client.search_experiments())], max_results=5000)
     trials = [r for r in runs if r.data.tags.get("ltsearch.role") == "trial"]
     twice = len(trials) - len({r.data.tags["ltsearch.cell"] for r in trials})
-    records, wrong = soak.records(), 0
+    records, wrong = soaked.records(), 0
     for run in trials:
         steps = [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")]
         wrong += steps != [e.epoch for e in records[run.data.tags["ltsearch.cell"]].history]
     return f"{len(trials)} runs, {twice} cells with more than one, {wrong} with epochs missing, twice or out of order"
+
+
+def shared(soaked: Soaked) -> str:
+    """Of several sweeps: what became of the cells that they share."""
+    if len(soaked.drivers) == 1:
+        return ""
+    planned = [{cell.id for cell in make_plan(load(one.folder / f"{one.name}.yaml")).cells} for one in soaked.drivers]
+    begun = [set(re.findall(r"\] start .*\((\w{16})\)", one.said())) for one in soaked.drivers]
+    both, handed_over = set.intersection(*planned), set.intersection(*begun)
+    own = " and ".join(str(len(one & both - handed_over)) for one in begun)
+    return (
+        f" Of {len(both)} cells that both sweeps plan, {own} were trained by one alone, {len(both & handed_over)} begun by "
+        f"both, one after the other; looks at which both were at work on one: {soaked.doubled}."
+    )
 
 
 def write(out: Path, name: str, done: list[Fault], ending: list[str]) -> None:
@@ -392,31 +209,34 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="lts-"))
     os.environ["RAY_TMPDIR"] = str(folder / "r")
     (folder / "r" / "ray").mkdir(parents=True)
-    study = STUDIES[args.study]
+    studies = STUDIES[args.study]
     args.out.mkdir(parents=True, exist_ok=True)
-    soak = None
+    soaked = None
     try:
-        soak = Soak(folder, study)
-        done = soak.soak(args.faults, lambda so_far: write(args.out, args.study, so_far, ["Not over yet."]))
-        again = soak.finish()
+        soaked = Soaked(folder, studies)
+        done = soak(soaked, args.faults, lambda so_far: write(args.out, args.study, so_far, ["Not over yet."]))
+        again = finish(soaked)
         calm = folder / "calm"
         calm.mkdir()
-        both, odd, worst = compare(soak.records(), undisturbed(calm, study))
+        both, odd, worst = compare(soaked.records(), undisturbed(calm, studies))
         lost = sum(f.lost for f in done)
+        unasked = [code for driver in soaked.drivers for code in driver.unasked]
+        tracebacks = sum(driver.said().count("Traceback (most recent call last)") for driver in soaked.drivers)
         ending = [
             f"In all {lost} finished cells were lost or changed. Drivers that ended by themselves in between: "
-            f"{_codes(soak.unasked)}; tracebacks that they printed: {soak.tracebacks()}. The command was typed again {again} "
-            "times in the end, for trials that had failed more often than `max_failures`. Against a sweep that nothing "
+            f"{_codes(unasked)}; tracebacks that they printed: {tracebacks}. The command was typed again {again} "
+            "times in the end, for trials that had failed more often than `max_failures`. Against what nothing "
             f"disturbed: {both} cells finished in both, {odd} of them with other epochs, largest relative difference of any "
-            f"epoch's loss {worst:.1e}. MLflow: {runs_once(soak)}."
+            f"epoch's loss {worst:.1e}. MLflow: {runs_once(soaked)}.{shared(soaked)}"
         ]
         write(args.out, args.study, done, ending)
         print(ending[0])
-        return int(lost > 0 or odd > 0 or soak.tracebacks() > 0)
+        return int(lost > 0 or odd > 0 or tracebacks > 0)
     finally:
-        if soak is not None:
-            shutil.copy(folder / "output", args.out / f"{args.study}.log")
-            soak.close()
+        if soaked is not None:
+            for driver in soaked.drivers:
+                shutil.copy(folder / f"{driver.name}.out", args.out / f"{args.study}-{driver.name}.log")
+            soaked.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
