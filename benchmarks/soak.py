@@ -24,15 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from analysis.markdown import table
-from benchmarks.soak_cluster import Driver, Soaked
+from benchmarks.soak_cluster import Driver, Soaked, wait
 from benchmarks.soak_studies import STUDIES
 from ltsearch.plan.layout import make_plan
 from ltsearch.store.cells import CellStore
 from ltsearch.store.provenance import collect
 from ltsearch.store.records import SETTLED, CellRecord, Status
 from ltsearch.study.spec import load
-
-SECONDS_TO_RECOVER = 600.0
 
 
 @dataclass
@@ -87,14 +85,6 @@ def further(soaked: Soaked, before: dict[str, int]) -> bool:
         now.get(cell, -1) > epoch or (cell in records and records[cell].status in {*SETTLED, Status.PRUNED})
         for cell, epoch in before.items()
     )
-
-
-def wait(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS_TO_RECOVER
-    while not what():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"not recovered within {SECONDS_TO_RECOVER:g} s")
-        time.sleep(0.2)
 
 
 def finish(soaked: Soaked) -> int:

@@ -20,6 +20,17 @@ from ltsearch.show.status import read
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import SETTLED, CellRecord, Status
 
+SECONDS_TO_RECOVER = 600.0
+
+
+def wait(what: Callable[[], bool]) -> None:
+    """Until it is so; raises ``RuntimeError`` if it takes too long."""
+    deadline = time.monotonic() + SECONDS_TO_RECOVER
+    while not what():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"not recovered within {SECONDS_TO_RECOVER:g} s")
+        time.sleep(0.2)
+
 
 class Driver:
     """One sweep, and the process that drives it."""
@@ -94,7 +105,7 @@ class Soaked:
         self.port = 5100 + os.getpid() % 800
         self.server: subprocess.Popen[bytes] | None = None
         self.serve()
-        self.wait(self.server_answers)
+        wait(self.server_answers)
         self.cluster = Cluster(
             initialize_head=True,
             head_node_args={"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False},
