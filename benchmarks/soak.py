@@ -48,7 +48,8 @@ class Fault:
 
 def soak(soaked: Soaked, faults: int, account: Callable[[list[Fault]], None]) -> list[Fault]:
     """So many faults; ``account`` is called after each."""
-    began, done = time.monotonic(), []
+    began = time.monotonic()
+    done: list[Fault] = []
     wait(lambda: not soaked.is_over() and any(epoch >= 1 for epoch in soaked.running().values()))
     history: list[str] = []
     while len(done) < faults:
