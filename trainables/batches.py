@@ -33,6 +33,7 @@ class Step:
     image: Tensor  # int64 [B], numbers of images
     occurrence: Tensor  # int64 [B]
     own: Tensor  # int64 [b], positions in the batch
+    on_host: tuple[Tensor, Tensor, Tensor]  # these three on the CPU, for what is drawn and read there
     share: float  # what a mean over `own` is multiplied with, so that the mean over workers is the mean over the batch
     last: bool  # of an optimiser step
 
@@ -89,18 +90,19 @@ class Feed:
         images, occurrences = [stream.image for stream in drawn], [stream.occurrence for stream in drawn]
 
         def of(parts: list[Tensor], number: int) -> Tensor:
-            return torch.cat([part[number * size : (number + 1) * size] for part in parts]).to(self.device)
+            return torch.cat([part[number * size : (number + 1) * size] for part in parts])
 
-        return [
-            Step(
-                image=of(images, i),
-                occurrence=of(occurrences, i),
-                own=positions.to(self.device),
-                share=share,
-                last=(i + 1) % training.accumulate == 0,
-            )
-            for i in range(number)
-        ]
+        here = self._sent(positions)
+        found = []
+        for i in range(number):
+            image, occurrence, last = of(images, i), of(occurrences, i), (i + 1) % training.accumulate == 0
+            on_host = image, occurrence, positions
+            found.append(Step(self._sent(image), self._sent(occurrence), here, on_host, share, last))
+        return found
+
+    def _sent(self, values: Tensor) -> Tensor:
+        """To the device, without waiting for it."""
+        return self._pinned(values).to(self.device, non_blocking=True)
 
     def batches(self, steps: Sequence[Step], epoch: int) -> Iterator[tuple[Step, Batch]]:
         """Every step with its batch. Images on disk are read one batch ahead, in a thread."""
@@ -108,26 +110,30 @@ class Feed:
         needed = [self._needed(step, mix) for step, mix in zip(steps, mixes, strict=True)]
         read = self._read([(step, at) for step, at in zip(steps, needed, strict=True)], epoch)
         for step, mix, at, pixels in zip(steps, mixes, needed, read, strict=True):
-            yield step, self._batch(step, epoch, mix, at, pixels)
+            mix_here = mixing.Mix(*map(self._sent, mix)) if mix is not None else None
+            yield step, self._batch(step, epoch, mix_here, self._sent(at), pixels)
 
     def _mix(self, step: Step, epoch: int) -> mixing.Mix | None:
         if self.config.augmentation.mix == "none":
             return None
-        return mixing.draw(self.config, epoch, step.image, step.occurrence)
+        image, occurrence, _ = step.on_host
+        return mixing.draw(self.config, epoch, image, occurrence)
 
     def _needed(self, step: Step, mix: mixing.Mix | None) -> Tensor:
         """Positions in the batch that this worker augments: its own and, where images are mixed, their partners behind."""
-        return step.own if mix is None else torch.cat([step.own, mix.partner[step.own]])
+        _, _, own = step.on_host
+        return own if mix is None else torch.cat([own, mix.partner[own]])
 
     def _read(self, wanted: Sequence[tuple[Step, Tensor]], epoch: int) -> Iterator[Tensor]:
         """uint8 ``[n, 3, H, W]``, or ``[T, n, 3, S, S]`` where copies are cut out of whole pictures."""
         if isinstance(self.images, Tensor):
-            yield from (self.images[step.image[at]] for step, at in wanted)
+            yield from (self.images[self._sent(step.on_host[0][at])] for step, at in wanted)
             return
         with ThreadPoolExecutor(1) as reader:
 
             def ahead(step: Step, at: Tensor) -> Future[Tensor]:
-                image, occurrence = step.image[at].cpu(), step.occurrence[at].cpu()
+                image, occurrence, _ = step.on_host
+                image, occurrence = image[at], occurrence[at]
                 return reader.submit(self._load, image, self._key(epoch, image, occurrence))
 
             coming = ahead(*wanted[0])

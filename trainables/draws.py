@@ -8,6 +8,7 @@ state to save.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,8 +28,8 @@ STREAMS = {
 }
 
 
-def _mix(x: Tensor) -> Tensor:
-    """The 32-bit finaliser of MurmurHash3 on int64 values in [0, 2^32); a product keeps its low 32 bits on overflow."""
+def _mix(x: Any) -> Any:
+    """The 32-bit finaliser of MurmurHash3 on numbers in [0, 2^32); a product of int64 keeps its low 32 bits on overflow."""
     x = x ^ (x >> 16)
     x = (x * 0x85EBCA6B) & _MASK
     x = x ^ (x >> 13)
@@ -36,13 +37,18 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ (x >> 16)
 
 
-def hash32(*parts: int | Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """Hash integers, which broadcast against each other, into int64 values uniform on [0, 2^32)."""
-    h = torch.full((), 0x9E3779B9, dtype=torch.int64, device=device)
+def _hash(parts: Sequence[Any]) -> Any:
+    """Of numbers a number: to send one to a GPU, its host would wait."""
+    h: Any = 0x9E3779B9
     for part in parts:
-        part = torch.as_tensor(part, dtype=torch.int64, device=device)
         h = _mix((_mix(part & _MASK) + h * 0x9E3779B1 + 0x7F4A7C15) & _MASK)
     return h
+
+
+def hash32(*parts: int | Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """Hash integers, which broadcast against each other, into int64 values uniform on [0, 2^32)."""
+    h = _hash([part.to(device, torch.int64) if isinstance(part, Tensor) else int(part) for part in parts])
+    return h if isinstance(h, Tensor) else torch.full((), h, dtype=torch.int64, device=device)
 
 
 def uniform(*parts: int | Tensor, device: torch.device | str = "cpu") -> Tensor:
@@ -63,4 +69,4 @@ def permutation(*parts: int | Tensor, n: int) -> Tensor:
 
 def integer(*parts: int) -> int:
     """One Python integer in [0, 2^32)."""
-    return int(hash32(*parts).item())
+    return int(_hash(parts))

@@ -25,15 +25,16 @@ class Mix(NamedTuple):
 
 
 def draw(config: TrialConfig, epoch: int, image: Tensor, occurrence: Tensor) -> Mix:
-    """Partners from a permutation of the batch, coefficients ~ Beta(α, α), boxes anywhere."""
-    device = image.device
+    """Partners from a permutation of the batch, coefficients ~ Beta(α, α), boxes anywhere.
+
+    ``image`` and ``occurrence``, int64 ``[B]``, lie on the CPU, and so does what is drawn: only there Beta's quantiles are.
+    """
     key = (config.seed, draws.STREAMS["mixup"], epoch)
-    partner = torch.argsort(draws.hash32(*key, 0, image, occurrence, device=device), stable=True)
-    quantile = draws.uniform(*key, 1, image, occurrence, device=device).double().cpu().numpy()
+    partner = torch.argsort(draws.hash32(*key, 0, image, occurrence), stable=True)
+    quantile = draws.uniform(*key, 1, image, occurrence).double().numpy()
     alpha = config.augmentation.mix_alpha
-    coefficient = torch.from_numpy(betaincinv(alpha, alpha, quantile)).to(device)
-    centre = draws.uniforms((*key, 2, image, occurrence), 2, device=device)
-    return Mix(partner, coefficient, centre)
+    coefficient = torch.from_numpy(betaincinv(alpha, alpha, quantile))
+    return Mix(partner, coefficient, draws.uniforms((*key, 2, image, occurrence), 2))
 
 
 def boxes(mix: Mix, height: int, width: int) -> tuple[Tensor, Tensor]:

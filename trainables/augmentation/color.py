@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trainables.augmentation.geometry import choose
 from trainables.augmentation.operations import Table, apply, position
+from trainables.augmentation.static import constant
 
 OPERATIONS = ("Brightness", "Contrast", "Color")  # torchvision's brightness, contrast and saturation
 
@@ -34,13 +35,13 @@ class ColorJitter:
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
         """Jitter uint8 ``[N, 3, H, W]``; ``u`` ``[N, 4]``: the order, and the factor of every operation."""
         device = images.device
-        orders = torch.tensor(list(permutations(range(len(OPERATIONS)))), device=device)
+        orders = constant(tuple(permutations(range(len(OPERATIONS)))), torch.int64, device)
         order = orders[choose(u[:, 0], len(orders))]  # [N, 3]
         low, high = max(0.0, 1 - self.strength), 1 + self.strength
         factors = low + u[:, 1:].double() * (high - low)  # [N, 3]
-        kernels = torch.tensor([position(name) for name in OPERATIONS], device=device)
+        kernels = constant(tuple(map(position, OPERATIONS)), torch.int64, device)
         each = torch.arange(len(images), device=device)
         for step in range(len(OPERATIONS)):
             ratio = factors.gather(1, order[:, step : step + 1]).view(-1, 1, 1, 1)
-            images = apply(images, each, Table.enhancing(kernels[order[:, step]], ratio))
+            images = apply(images, each, Table.enhancing(OPERATIONS, kernels[order[:, step]], ratio))
         return images

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional
 
+from trainables.augmentation.static import must_not_wait
+
 
 def choose(u: Tensor, count: int) -> Tensor:
     """Map uniforms in [0, 1) to integers in ``range(count)``, int64 of the same shape, all equally likely."""
@@ -56,6 +58,8 @@ def crop_flip(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, size: int
     first = (top[:, None] + torch.arange(size, device=device)) * width + left[:, None]
     planes = torch.arange(count * channels, device=device).view(count, channels, 1) * (height * width)
     out = rows.index_select(0, (planes + first[:, None]).view(-1)).view(count, channels, size, size)
+    if must_not_wait(images):
+        return torch.where(flip[:, None, None, None], out.flip(-1), out)
     mirrored = flip.nonzero().view(-1)
     return out.index_copy_(0, mirrored, out.index_select(0, mirrored).flip(-1))
 

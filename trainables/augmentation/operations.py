@@ -24,6 +24,8 @@ from torch import Tensor
 from torchvision.transforms import functional
 from torchvision.transforms.v2 import functional as functional_v2
 
+from trainables.augmentation.static import must_not_wait
+
 Entry = tuple[str, float]
 
 IDENTITY: Entry = ("Identity", 0.0)
@@ -33,6 +35,7 @@ IDENTITY: Entry = ("Identity", 0.0)
 class Table:
     """What may happen to an image of one size, as tensors on one device; ``V`` entries."""
 
+    kinds: frozenset[int]  # positions in KERNELS of all that may happen
     kernel: Tensor  # int64 [V], position of the entry's operation in KERNELS
     row: Tensor  # int64 [V], row of `source` and `inside`; 0 for operations that move nothing
     source: Tensor  # int64 [M, H·W], for each output pixel the input pixel it is copied from
@@ -44,11 +47,15 @@ class Table:
     mask: Tensor  # uint8 [V, 1, 1, 1], the high bits that Posterize keeps
 
     @classmethod
-    def enhancing(cls, kernel: Tensor, ratio: Tensor) -> Table:
-        """Entries of Brightness, Contrast and Color with factors of their own: int64 ``[V]`` and float64 ``[V, 1, 1, 1]``."""
+    def enhancing(cls, names: Sequence[str], kernel: Tensor, ratio: Tensor) -> Table:
+        """Entries of these of Brightness, Contrast, Color and Sharpness, with factors of their own.
+
+        ``kernel``: int64 ``[V]``, their positions; ``ratio``: float64 ``[V, 1, 1, 1]``.
+        """
         none = torch.empty(0, device=kernel.device)
         rest = (1.0 - ratio).to(torch.float32)
-        return cls(kernel, none, none, none, None, ratio.to(torch.float32), rest, none, none)
+        kinds = frozenset(map(position, names))
+        return cls(kinds, kernel, none, none, none, None, ratio.to(torch.float32), rest, none, none)
 
 
 Kernel = Callable[[Tensor, Tensor, Table], Tensor]
@@ -226,6 +233,7 @@ def compile_table(entries: tuple[Entry, ...], height: int, width: int, device: t
     empty = torch.empty(0, height * width)
     inside = torch.stack([inside for _, inside in maps]) if maps else empty.to(torch.uint8)
     return Table(
+        kinds=frozenset(_POSITION[operation] for operation, _ in entries),
         kernel=torch.tensor([_POSITION[operation] for operation, _ in entries], device=device),
         row=torch.tensor([moves.get(entry, 0) for entry in entries], device=device),
         source=(torch.stack([source for source, _ in maps]) if maps else empty.to(torch.int64)).to(device),
@@ -236,6 +244,15 @@ def compile_table(entries: tuple[Entry, ...], height: int, width: int, device: t
         threshold=per_entry(thresholds, torch.uint8),
         mask=per_entry(masks, torch.uint8),
     )
+
+
+def _everywhere(images: Tensor, kernel: Tensor, entry: Tensor, table: Table) -> Tensor:
+    """As ``apply``, every operation on all images; ``kernel``: int64 ``[N]``, which of them counts."""
+    out, drawn = images.clone(), kernel.view(-1, 1, 1, 1)
+    for number, (_, function) in enumerate(KERNELS):
+        if function is not None and number in table.kinds:
+            out = torch.where(drawn == number, function(images, entry, table), out)
+    return out
 
 
 def apply(images: Tensor, entry: Tensor, table: Table) -> Tensor:
@@ -251,6 +268,8 @@ def apply(images: Tensor, entry: Tensor, table: Table) -> Tensor:
 
     """
     kernel = table.kernel[entry]
+    if must_not_wait(images):
+        return _everywhere(images, kernel, entry, table)
     order = kernel.argsort(stable=True)
     counts: list[int] = kernel.bincount(minlength=len(KERNELS)).tolist()
     grouped, entry = images.index_select(0, order), entry[order]

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainables.augmentation.static import constant
+
 
 def normalize(
     images: Tensor, mean: Sequence[float], std: Sequence[float], *, dtype: torch.dtype = torch.float32
@@ -30,7 +32,7 @@ def normalize(
     compute = dtype if dtype == torch.float64 else torch.float32
     count, channels, height, width = images.shape
     # As rows of W·3 numbers, so that the channels' constants are rows as well: several times faster than three at a time.
-    center, spread = (torch.tensor(each, dtype=compute, device=images.device).repeat(width) for each in (mean, std))
+    center, spread = (constant(tuple(each), compute, images.device).repeat(width) for each in (mean, std))
     rows = images.permute(0, 2, 3, 1).contiguous().view(count, height, width * channels).to(compute)
     rows = rows.div_(255.0).sub_(center).div_(spread).to(dtype)
     return rows.view(count, height, width, channels).permute(0, 3, 1, 2)

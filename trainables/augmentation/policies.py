@@ -21,6 +21,7 @@ from trainables.augmentation.geometry import CenterCrop, CropFlip, Cutout, choos
 from trainables.augmentation.operations import IDENTITY, Entry, apply, compile_table, magnitude
 from trainables.augmentation.options import AugmentationConfig
 from trainables.augmentation.resized_crop import RandomResizedCrop
+from trainables.augmentation.static import constant
 from trainables.augmentation.timm_rand import TimmRandAugment
 from trainables.augmentation.timm_settings import parse
 from trainables.data.on_disk import decoders
@@ -123,11 +124,6 @@ def _signed(operation: str, level: int, levels: int, size: int) -> tuple[Entry, 
     return (operation, value), (operation, -value if signed else value)
 
 
-@lru_cache(maxsize=8)
-def _probabilities(policies: tuple[tuple[float, float], ...], device: torch.device) -> Tensor:
-    return torch.tensor(policies, dtype=torch.float32, device=device)
-
-
 @dataclass(frozen=True)
 class RandAugment:
     """RandAugment (Cubuk et al., 2020) as in torchvision: ``n`` operations of magnitude bin ``m`` of 31.
@@ -200,7 +196,7 @@ class AutoAugment:
         table = compile_table(entries, size, size, images.device, self.fill)
         pairs = tuple((first[1], second[1]) for first, second in self.policies)
         policy = choose(u[:, 0], len(self.policies))
-        used = u[:, 1:3] <= _probabilities(pairs, images.device)[policy]
+        used = u[:, 1:3] <= constant(pairs, torch.float32, images.device)[policy]
         for step in range(2):
             entry = 4 * policy + 2 * step + choose(u[:, 3 + step], 2)
             images = apply(images, torch.where(used[:, step], entry, len(entries) - 1), table)

@@ -24,6 +24,7 @@ from torchvision.transforms.v2 import functional
 
 from trainables.augmentation import operations
 from trainables.augmentation.geometry import choose
+from trainables.augmentation.static import constant, must_not_wait
 from trainables.augmentation.timm_settings import Settings
 
 OPERATIONS = (
@@ -94,7 +95,7 @@ def _sharpness(images: Tensor, value: Tensor) -> Tensor:
     each = torch.arange(len(images), device=images.device)
     kernel = torch.full_like(each, operations.position("Sharpness"))
     # A factor of 0 leaves the smoothed image, which is the same in torchvision.
-    smooth = operations.apply(images, each, operations.Table.enhancing(kernel, torch.zeros_like(value)))
+    smooth = operations.apply(images, each, operations.Table.enhancing(["Sharpness"], kernel, torch.zeros_like(value)))
     return _blend(images, smooth, value)
 
 
@@ -173,18 +174,36 @@ def _move(images: Tensor, maps: Tensor, bicubic: bool, fill: Tensor) -> Tensor:
     return torch.where(inside[:, None], value.clamp_(0, 255).to(torch.uint8), fill)
 
 
+def _everywhere(images: Tensor, kind: Tensor, operation: Tensor, value: Tensor, outside: Tensor) -> Tensor:
+    """As ``apply``, every operation on all images; ``kind``: int64 ``[N]``, which of them counts."""
+    out, drawn = images.clone(), kind.view(-1, 1, 1, 1)
+    for number, name in enumerate(OPERATIONS):
+        if name in _GREY_LEVELS:
+            out = torch.where(drawn == number, _GREY_LEVELS[name](images, value.view(-1, 1, 1, 1)), out)
+    at_once = max(1, 2**21 // images.shape[-1] ** 2)  # of the geometry's float64, about 2 GB
+    maps = _maps(operation, value, images.shape[-1]).split(at_once, 1)
+    for bicubic in (False, True):
+        moved = [_move(some, its, bicubic, outside) for some, its in zip(images.split(at_once), maps, strict=True)]
+        out = torch.where(drawn == len(OPERATIONS) + bicubic, torch.cat(moved), out)
+    return out
+
+
 def apply(images: Tensor, draws: Draws, increasing: bool, fill: tuple[int, int, int]) -> Tensor:
     """Do to each image of uint8 ``[N, 3, S, S]`` what was drawn for it; ``fill`` comes in from outside. A new tensor."""
     size, count = images.shape[-1], len(OPERATIONS)
     geometric = (draws.operation == OPERATIONS.index("Rotate")) | (draws.operation >= OPERATIONS.index("ShearX"))
     kind = torch.where(geometric, count + draws.bicubic.long(), draws.operation)
     kind = torch.where(draws.used, kind, count + 2)
+    value = arguments(draws, increasing, size)
+    outside = constant(fill, torch.uint8, images.device).view(3, 1, 1)
+    if must_not_wait(images):
+        return _everywhere(images, kind, draws.operation, value, outside)
     order = kind.argsort(stable=True)
     counts: list[int] = kind.bincount(minlength=count + 3).tolist()
-    grouped, operation, value = images[order], draws.operation[order], arguments(draws, increasing, size)[order]
-    outside = torch.tensor(fill, dtype=torch.uint8, device=images.device).view(3, 1, 1)
-    # On CPUs the geometry is several times faster as long as its float64 stays in their caches.
-    at_once = max(1, 2**16 // size**2) if images.device.type == "cpu" else max(1, len(images))
+    grouped, operation, value = images[order], draws.operation[order], value[order]
+    at_once = max(
+        1, 2**16 // size**2
+    )  # the geometry is several times faster as long as its float64 stays in a CPU's caches
     last = 0
     for number, many in enumerate(counts[:-1]):
         which, last = slice(last, last + many), last + many
