@@ -61,11 +61,19 @@ def start_at_once(controller: Any, trials: int) -> None:
 def let_idle_actors_go(controller: Any) -> None:
     """End the actors that Tune keeps for trials to come, and give back what they hold. Nothing public does, in mid-run."""
     controller._cleanup_cached_actors(force_all=True)
+    if not controller._running_trials and not controller._pending_trials:
+        # Tune waits for the next trial, and hears of no actor's end meanwhile: the place would stay taken.
+        for _ in range(20):
+            if not controller._actor_manager.next(timeout=0.02):
+                break
 
 
 def actors(controller: Any) -> int:
-    """Tune's actors that have a trial or are kept for one; nothing public tells of the latter."""
-    return len(controller._running_trials) + int(controller._actor_cache.num_cached_objects)
+    """Tune's actors that have a trial, or are kept for one; nothing public tells of them."""
+    manager, cache = controller._actor_manager, controller._actor_cache
+    return sum(bool(manager.is_actor_started(one)) for one in controller._actor_to_trial) + int(
+        cache.num_cached_objects
+    )
 
 
 def ask_again(trial: Any) -> None:

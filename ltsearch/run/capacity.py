@@ -12,11 +12,12 @@ from typing import Any
 
 from ltsearch.plan import placement
 from ltsearch.plan.placement import Node
-from ltsearch.run.sharing import Share, fair_places, without
+from ltsearch.run.sharing import Share, fair_places, waited_for, without
 from ltsearch.study.spec import Resources
 
 LOOK_SECONDS = 2.0
 WAITED_SECONDS = 60.0
+STILL_SECONDS = 300.0  # a cluster that could grow and has not for so long is divided as it is, while others wait
 
 
 class Capacity:
@@ -40,7 +41,7 @@ class Capacity:
         self.more = placement.at_most(resources, config) if config else []
         self.there: Mapping[str, Node] = look()
         self.ours, self.others = sharing() if sharing is not None else (Share(), [])
-        self._looked = time.monotonic()
+        self._looked = self._grown = time.monotonic()
         self._fitting = time.monotonic()  # when a trial last fitted
         self._told_of_others = self._told_to_wait = False
         self.say: Callable[[str], None] = print
@@ -60,14 +61,17 @@ class Capacity:
         changed(self.nodes)
 
     def __call__(self) -> int:
-        """Trials at once: none while others hold all there is, else at least one, which waits for a node if none fits now."""
+        """Trials at once: at least one, which waits for a place if there is none now."""
         self._look()
         fit = self.fitting()
         if not fit:
             self._wait_for_nodes()
             return 1
         self._fitting = time.monotonic()
-        return min(self.limit or fit, self.share(), self.room())
+        return max(1, min(self.limit or fit, self.room(), self.share() if self._others_wait() else fit))
+
+    def _others_wait(self) -> bool:
+        return any(other.waits for other in self.others)
 
     def look_again(self) -> None:
         """At once: something has changed."""
@@ -79,6 +83,7 @@ class Capacity:
         self._looked = time.monotonic()
         there = self.look()
         if there != self.there:
+            self._grown = time.monotonic() if len(there) > len(self.there) else self._grown
             self.there = there
             self._changed(self.nodes)
         if self.sharing is not None:
@@ -87,15 +92,13 @@ class Capacity:
             self._tell_of_others()
 
     def _tell_of_others(self) -> None:
-        room, fit = self.room(), self.fitting()
-        if fit and not room and not self._told_to_wait:
+        share, most = self.share(), min(self.limit or sys.maxsize, self.fitting())
+        if self._others_wait() and share < most and not self._told_of_others:
+            self._told_of_others = True
+            self.say(f"the cluster is shared with other jobs: {share} trials at once instead of {most}, as trials end")
+        elif most and not self.room() and not self._told_to_wait:
             self._told_to_wait = True
             self.say("other jobs hold all of the cluster: the next place that is given back is waited for")
-        elif 0 < self.share() < fit and not self._told_of_others:
-            self._told_of_others = True
-            self.say(
-                f"the cluster is shared with other jobs: {self.share()} trials at once instead of {fit}, as trials end"
-            )
 
     def _wait_for_nodes(self) -> None:
         if time.monotonic() - self._fitting > WAITED_SECONDS:
@@ -115,25 +118,34 @@ class Capacity:
         """Those for which others leave room at the moment, ours included."""
         return placement.at_once(self.resources, without(self.there, self.others)) if self.others else self.fitting()
 
-    def share(self) -> int:
-        """Those that are ours once others have given back what is not theirs, and the cluster has grown as far as it may."""
-        if self.grows and not self.more:
+    def share(self, *, at_most: bool = False) -> int:
+        """Those that are ours once others have given back what is not theirs.
+
+        Of the cluster as it is; of one that has grown lately, or ``at_most``, of all that it may become.
+        """
+        grows = self.grows and (at_most or time.monotonic() - self._grown < STILL_SECONDS)
+        if grows and not self.more:
             return sys.maxsize  # nobody knows how far that is: all ask for nodes
-        if not self.others:
-            return self.most()
-        nodes = self.more or self.nodes
-        kinds = [kind for kind in ("CPU", "GPU") if self.resources.need().get(kind)]
-        whole = {kind: total for kind in kinds if (total := sum(node.get(kind, 0.0) for node in nodes)) > 0}
-        return fair_places(self.most(), whole, self.there, self.ours, self.others)
+        places = self.most() if grows else self.fitting()
+        if not self.others or not places:
+            return places
+        nodes = self.more if grows and places > self.fitting() else self.nodes
+        kinds = [kind for kind, of in self.resources.need().items() if of]
+        others = [(self._held(other), waited_for(other, nodes, kinds, places)) for other in self.others]
+        return fair_places(places, self._held(self.ours), others)
+
+    def _held(self, share: Share) -> int:
+        """Of the places for our trials, how many a job's own take."""
+        return self.fitting() - placement.at_once(self.resources, without(self.there, [share]))
 
     def most(self) -> int:
         """Trials that a cluster has room for, at its largest if its bounds are known."""
-        return placement.at_once(self.resources, self.more or self.nodes)
+        return max(placement.at_once(self.resources, self.more), self.fitting())
 
-    def waits_for_a_place(self) -> bool:
-        """Would one trial more have to wait for a place? Else it is something else that it waits for."""
+    def only_room_bounds(self) -> bool:
+        """Would one trial more have to wait for a place, and for nothing else?"""
         return not self.others and (self.limit is None or self.limit >= self.fitting())
 
     def is_exceeded(self, places: int) -> bool:
         """Do we hold more places than are ours, while others wait for some?"""
-        return any(other.waits for other in self.others) and places > self()
+        return self._others_wait() and places > self()

@@ -52,6 +52,7 @@ class Job:
     not_its_fault: int = 0  # failures of nodes
     unfit_nodes: set[str] = field(default_factory=set)  # on which it failed before it had begun
     started: float = 0.0  # seconds since 1970, of its first start if it goes on
+    goes_on: bool = False  # was it begun before: by an earlier driver, or by another sweep?
     state: State | None = None
 
     def to(self, state: State) -> None:

@@ -113,6 +113,7 @@ class Queue:
             self._tell(job, Status.PRUNED, record)
             self._over(job)
             return False
+        job.goes_on = record is not None
         job.started = record.started if record is not None else time.time()
         return True
 
@@ -162,7 +163,8 @@ class Queue:
 
     def could_run(self) -> int:
         """Cells that could run at once if there were room: they run or wait, or the search may still propose them."""
-        proposals = self.study.left() if self._searching and self.study is not None else 0
+        may_propose = self._searching and not self.line.search_blocked
+        proposals = self.study.left() if self.study is not None and may_propose else 0
         return len(self.running) + self.line.waiting + proposals
 
     # -- what is asked of it while it runs ---------------------------------------------------------------------------------

@@ -183,7 +183,7 @@ def run(
         warnings.filterwarnings("ignore", module="ray")
         for name in ("ray", "ray.tune", "ray.air", "ray.train"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(capacity(), 1))  # at first; see Feeder.suggest
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(capacity())  # at first; see Feeder.suggest
     import ray
     from ray import tune
     from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, TuneError
@@ -199,8 +199,7 @@ def run(
     if resources.workers > 1:
         spread = resources.placement == "spread"
         layout = Layout(resources.workers, resources.need(), resources.labels, spread)
-    demand = Demand(resources, capacity, queue) if capacity.sharing is not None else None
-    orphans = Orphans() if layout is not None or demand is not None else None
+    orphans = Orphans() if layout is not None or capacity.sharing is not None else None
     wanted = resources.need()
 
     def able() -> list[str]:
@@ -214,6 +213,7 @@ def run(
     if layout is not None and not capacity.grows and resources.memory_per_worker is None:
         elsewhere = {node["NodeID"] for node in ray.nodes() if node["Alive"]} - set(able())
     unfit = Unfit(able, queue.say, growing=capacity.grows)
+    demand = Demand(resources, capacity, queue, unfit.now) if capacity.sharing is not None else None
     for node, why in silent.items():
         unfit.failed(node, why, at_work=True)
     failures = resources.max_failures

@@ -19,7 +19,7 @@ from ltsearch.run.capacity import Capacity
 from ltsearch.run.jobs import Job, Outcome
 from ltsearch.run.placement_groups import Orphans
 from ltsearch.run.queue import Queue
-from ltsearch.run.unfit import Unfit
+from ltsearch.run.unfit import NO_PLACE, Unfit
 from ltsearch.store.records import Epoch, Status
 from ltsearch.store.retries import StorageError, patiently
 from trainables.errors import UserError
@@ -97,7 +97,7 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
         capacity = self.capacity()
         if self.controller is not None:  # all free places are filled together, and one more waits
             ray_internals.start_at_once(self.controller, capacity + 1)
-        spare = self.spare and capacity > 1 and self.capacity.waits_for_a_place() and not self.queue.others.pull
+        spare = self.spare and capacity > 1 and self.capacity.only_room_bounds() and not self.queue.others.pull
         if len(self.queue.running) >= capacity + spare:
             return None
         if self.unfit.everywhere():  # what runs goes on
@@ -246,7 +246,7 @@ class TrialCallback(_NotSaved, Callback):  # type: ignore[misc]
             others = [one for one in self.feeder.queue.running.values() if one is not job and one.epochs_seen]
             with self.feeder.keeping():
                 self.feeder.unfit.failed(node, why, at_work=bool(others))
-        if node is None and not unfit.lost(why):
+        if node is None and not unfit.lost(why) and NO_PLACE not in why:
             return True, why
         job.not_its_fault += 1
         return job.not_its_fault > MOST_OF_NODES, why

@@ -20,6 +20,7 @@ ANSWER_SECONDS = 2.0
 NODE_LABEL = "ray.io/node-id"  # Ray gives it to every node
 _MARK = re.compile(r" \[node ([0-9a-f]+)\]")
 LOST = "its node was lost"
+NO_PLACE = "no worker of the group has started"
 _LOST = re.compile(r"node has died|node was (terminated|drained|preempted)|" + LOST)
 
 

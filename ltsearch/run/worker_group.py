@@ -20,7 +20,7 @@ import ray
 
 from ltsearch.run.hang import Watchdog
 from ltsearch.run.placement_groups import here
-from ltsearch.run.unfit import LOST, blaming_the_node, lost
+from ltsearch.run.unfit import LOST, NO_PLACE, blaming_the_node, lost
 
 if TYPE_CHECKING:
     from trainables.reports import Report
@@ -169,7 +169,7 @@ class WorkerGroup:
                 begun = ray.get(self.mailbox.begun.remote())
                 if not begun:
                     raise RuntimeError(
-                        f"no worker of the group has started within {START_SECONDS:g} s: is there room for it?"
+                        f"{NO_PLACE} within {START_SECONDS:g} s: nodes, or other jobs, leave no room for it"
                     )
             time.sleep(POLL_SECONDS)
 

@@ -1,16 +1,16 @@
-"""What MLflow shows beside plan and metrics: a trial's data set, a sweep's source, its report and its headline."""
+"""What MLflow shows beside plan and metrics: a trial's data set, a sweep's source, its report and its headline; and metrics in batches."""
 
 from __future__ import annotations
 
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ltsearch.store.records import CellRecord, PlanRecord, SearchRecord, Status, headline
+from ltsearch.store.records import CellRecord, Epoch, PlanRecord, SearchRecord, Status, headline
 from ltsearch.tracking.server import connect, shown
 from trainables.errors import UserError
 
@@ -18,6 +18,8 @@ REPORT_ARTIFACTS = "report"  # folder of the report on the sweep's run
 # Of its two views MLflow opens that of training for this kind. 3.17 does not look at it (seen in a browser): there “Model
 # training” at the top left does, or `?workflowType=machine_learning` behind the address.
 EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
+MOST_METRICS = 1000  # of one call
+Heard = tuple[Epoch, int]  # with the time at which it was heard, in ms since 1970
 
 
 def source(plan: PlanRecord) -> dict[str, str]:
@@ -84,3 +86,17 @@ def attach(
     except Exception as error:  # MLflow raises its own, requests' and SQLAlchemy's
         said = shown(str(error).splitlines()[0][:200]) if str(error) else type(error).__name__
         warn(f"the report is not on its page of MLflow at {shown(uri)} ({said}); it is in {report}")
+
+
+def batches(epochs: Iterable[Heard]) -> Iterator[list[Heard]]:
+    """Epochs with no more metrics than MLflow takes at once."""
+    batch: list[Heard] = []
+    metrics = 0
+    for heard in epochs:
+        metrics += len(heard[0].metrics) + 1
+        if batch and metrics > MOST_METRICS:
+            yield batch
+            batch, metrics = [], len(heard[0].metrics) + 1
+        batch.append(heard)
+    if batch:
+        yield batch

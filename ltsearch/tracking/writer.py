@@ -10,7 +10,7 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,11 @@ from ltsearch.store.records import CellRecord, Epoch, PlanRecord, SearchRecord, 
 from ltsearch.study.overrides import flatten
 from ltsearch.tracking import extras
 from ltsearch.tracking.background import Background
+from ltsearch.tracking.extras import Heard
 from ltsearch.tracking.server import connect, find_experiment, may_pass
 from trainables.files import fetch
 
 DEAD_AFTER_SECONDS = 180.0
-MOST_METRICS = 1000  # of one call
-Heard = tuple[Epoch, int]  # with the time at which it was heard, in ms since 1970
 _ENDS = {Status.FINISHED: "FINISHED", Status.PRUNED: "KILLED", Status.INTERRUPTED: "KILLED", Status.RUNNING: "RUNNING"}
 
 
@@ -127,7 +126,8 @@ class Tracker:
     def started(self, job: Job) -> None:
         """A job begins or goes on."""
         config = job.cell.config.model_dump(mode="json")
-        self._put(job.cell.id, partial(self._ensure_run, job.cell.id, job.stage, job.label, config, job.started))
+        begin = partial(self._ensure_run, job.cell.id, job.stage, job.label, config, job.started, goes_on=job.goes_on)
+        self._put(job.cell.id, begin)
         # A trial that goes on from its checkpoint does not tell again of the epochs before it: of those, the last may have been
         # told to a driver, or by a process, that died with it.
         record = self.store.read(job.cell.id)
@@ -208,8 +208,15 @@ class Tracker:
                     raise
                 self._writing.left_out(f"{what} of cell {cell}", error)
 
-    def _ensure_run(self, cell: str, stage: str, label: str, config: dict[str, Any], started: float) -> str:
-        """The cell's run: the one there is, unless that shows an earlier training of it, which is set aside."""
+    def _ensure_run(
+        self, cell: str, stage: str, label: str, config: dict[str, Any], started: float, *, goes_on: bool = False
+    ) -> str:
+        """The cell's run: the one there is, unless that shows an earlier training of it, which is set aside.
+
+        What ``goes_on`` may have been begun by another sweep, whose run becomes ours.
+        """
+        from mlflow.entities import Param, RunTag
+
         begun = f"{started:.3f}"
         if cell in self.runs and self.begun[cell] not in (None, begun):
             earlier = self.runs.pop(cell)
@@ -232,14 +239,17 @@ class Tracker:
                 r.TAG_EPOCHS: str(config["training"]["epochs"]),
                 r.TAG_STARTED: begun,
             }
-            made = self._made_before(cell, begun) if (cell, begun) in self._tried else None
+            may_be = goes_on or (cell, begun) in self._tried
+            made = self._made_before(cell, begun, by_any=goes_on) if may_be else None
             self._tried.add((cell, begun))
             run = made or self.client.create_run(self.experiment, run_name=label, tags=tags)
             # Known from here on: if what follows fails and is tried again, it is this run that is completed.
-            self.runs[cell], self.logged[cell], self.begun[cell] = run.info.run_id, 0, begun
+            self.runs[cell], self.begun[cell] = run.info.run_id, begun
+            self.logged[cell] = int(run.data.metrics.get("epoch", 0))
+            if made is not None:
+                self.client.log_batch(run.info.run_id, tags=[RunTag(tag, value) for tag, value in tags.items()])
+                self.client.update_run(run.info.run_id, status="RUNNING")
         if cell not in self._described:
-            from mlflow.entities import Param
-
             params = [Param(key, str(value)[:500]) for key, value in flatten(config).items()]
             self.client.log_batch(self.runs[cell], params=params)
             self._described.add(cell)
@@ -261,7 +271,7 @@ class Tracker:
             return
         # A trial that went on from its checkpoint tells epochs again.
         new = {heard[0].epoch: heard for heard in epochs if heard[0].epoch > self.logged.get(cell, 0)}
-        for batch in _batches(new[number] for number in sorted(new)):
+        for batch in extras.batches(new[number] for number in sorted(new)):
             metrics = [
                 Metric(name, value, stamp, epoch.epoch)
                 for epoch, stamp in batch
@@ -325,7 +335,12 @@ class Tracker:
         if self.uri.startswith("sqlite:///"):  # beside the database, wherever later commands are run
             location = (Path(self.uri.removeprefix("sqlite:///")).absolute().parent / "mlruns").as_uri()
         kind = extras.EXPERIMENT_KIND
-        return str(self.client.create_experiment(self.experiment_name, artifact_location=location, tags=kind))
+        try:
+            return str(self.client.create_experiment(self.experiment_name, artifact_location=location, tags=kind))
+        except Exception:  # another sweep has made it meanwhile?
+            if (found := find_experiment(self.client, self.experiment_name, self.uri)) is None:
+                raise
+            return found
 
     def _all_runs(self, experiments: list[str], role: str) -> list[Any]:
         found: list[Any] = []
@@ -367,20 +382,6 @@ class Tracker:
             path = Path(folder) / name
             path.write_text(text, encoding="utf-8")
             self.client.log_artifact(run_id, str(path))
-
-
-def _batches(epochs: Iterable[Heard]) -> Iterator[list[Heard]]:
-    """Epochs with no more metrics than MLflow takes at once."""
-    batch: list[Heard] = []
-    metrics = 0
-    for heard in epochs:
-        metrics += len(heard[0].metrics) + 1
-        if batch and metrics > MOST_METRICS:
-            yield batch
-            batch, metrics = [], len(heard[0].metrics) + 1
-        batch.append(heard)
-    if batch:
-        yield batch
 
 
 def _named(record: CellRecord) -> dict[str, Any]:

@@ -31,9 +31,10 @@ def begin(folder: Path, tree: dict[str, Any], address: str) -> subprocess.Popen[
         return subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=said, stderr=subprocess.STDOUT)
 
 
-def running(folder: Path, name: str) -> int:
+def epochs(folder: Path, name: str) -> list[int]:
+    """That the trials of a sweep have come to, which run now."""
     status = read(CellStore(folder / "store").sweep_folder(name))
-    return len(status.running) if status is not None else 0
+    return [trial.epoch for trial in status.running] if status is not None else []
 
 
 def until(what: Callable[[], object], seconds: float = 180.0) -> None:
@@ -59,13 +60,19 @@ def test_a_second_sweep_gets_its_share(tmp_path: Path, monkeypatch: pytest.Monke
         one, two = tmp_path / "first", tmp_path / "second"
         try:
             first = begin(one, long, cluster.address)
-            until(lambda: running(one, "synthetic") == PLACES)
+            until(lambda: len(epochs(one, "synthetic")) == PLACES)
             second = begin(two, short, cluster.address)
-            seen = []
-            until(lambda: seen.append(running(one, "synthetic")) or second.poll() is not None)
+            seen: list[int] = []  # how many trials the first runs while the second trains
+
+            def is_over() -> bool:
+                if any(epochs(two, "workers")):
+                    seen.append(len(epochs(one, "synthetic")))
+                return second.poll() is not None
+
+            until(is_over, 300.0)
             assert second.returncode == exit_codes.DONE, (two / "said").read_text()
-            assert first.poll() is None and min(seen) <= PLACES // 2, (one / "said").read_text()
-            until(lambda: running(one, "synthetic") > PLACES // 2)
+            assert first.poll() is None and seen and max(seen) <= PLACES // 2, (seen, (one / "said").read_text())
+            until(lambda: len(epochs(one, "synthetic")) > PLACES // 2)
             first.send_signal(signal.SIGINT)
             assert first.wait(60) == exit_codes.INTERRUPTED
         finally:

@@ -288,6 +288,56 @@ def test_no_password_is_told(
     assert "no route to http://host/api, see http://host" in told and "pw-of-mine" not in told
 
 
+def test_a_cell_that_another_sweep_has_begun_stays_one_run(uri: str, tmp_path: Path) -> None:
+    """Its driver is killed in the third epoch, when ours has long looked for runs; the checkpoint is of the second."""
+    store, cell, before = (
+        CellStore(tmp_path),
+        make_cell(study()["base"], 3, "test"),
+        {r.info.run_id for r in trial_runs(uri)},
+    )
+    ours = Tracker(uri, "experiment", "s", store, warn=print)
+    ours.open(PLAN)
+    other = Tracker(uri, "experiment", "another sweep", store, warn=print)
+    other.open(PLAN)
+    history = [Epoch(epoch=e, metrics={"train/top1": e / 100, "seconds": 1.0}) for e in (1, 2, 3, 4)]
+    job = Job(cell, "ablation", "theirs · seed 3", started=1200.0)
+    other.started(job)
+    for epoch in history[:3]:
+        other.epoch(job, epoch, {})
+    other.close(Status.INTERRUPTED, [], PLAN, None)
+    (theirs,) = [r for r in trial_runs(uri) if r.info.run_id not in before]
+    record = CellRecord(
+        cell=cell.id, config=cell.config.model_dump(mode="json"), recipes={}, status="running", started=1200.0
+    )
+    store.write(record.model_copy(update={"history": history[:2]}))
+    goes_on = Job(cell, "ablation", "ours · seed 3", started=1200.0, goes_on=True)
+    ours.started(goes_on)
+    for epoch in history[2:]:
+        ours.epoch(goes_on, epoch, {})
+    store.settle(record.model_copy(update={"history": history}), Status.FINISHED)
+    ours.ended(goes_on, Outcome(Status.FINISHED))
+    ours.close(Status.FINISHED, [cell.id], PLAN, None)
+    (run,) = [r for r in trial_runs(uri) if r.info.run_id not in before]
+    assert run.info.run_id == theirs.info.run_id and run.info.status == "FINISHED"
+    assert run.data.tags[TAG_PARENT] == ours.parent != theirs.data.tags[TAG_PARENT]
+    assert [m.step for m in connect(uri).get_metric_history(run.info.run_id, "train/top1")] == [1, 2, 3, 4]
+
+
+def test_two_sweeps_that_make_their_experiment_at_once(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, looks = writer.find_experiment, []
+    first, second = (Tracker(uri, "made twice", name, CellStore(tmp_path), warn=print) for name in ("s", "t"))
+    first.open(PLAN)
+    monkeypatch.setattr(
+        writer, "find_experiment", lambda *words: looks.append(1) or (found(*words) if len(looks) > 1 else None)
+    )
+    second.open(PLAN)
+    assert second.experiment == first.experiment and len(looks) == 2
+    for tracker in (first, second):
+        tracker.close(Status.FINISHED, [], PLAN, None)
+
+
 def test_a_cell_that_another_sweep_is_training_keeps_its_run(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
