@@ -68,9 +68,10 @@ class Capacity:
             self._wait_for_nodes()
             return 1
         self._fitting = time.monotonic()
-        return max(1, min(self.limit or fit, self.room(), self.share() if self._others_wait() else fit))
+        return max(1, min(self.limit or fit, self.room(), self.share() if self.others_wait() else fit))
 
-    def _others_wait(self) -> bool:
+    def others_wait(self) -> bool:
+        """Does another job wait for a place?"""
         return any(other.waits for other in self.others)
 
     def look_again(self) -> None:
@@ -93,7 +94,7 @@ class Capacity:
 
     def _tell_of_others(self) -> None:
         share, most = self.share(), min(self.limit or sys.maxsize, self.fitting())
-        if self._others_wait() and share < most and not self._told_of_others:
+        if self.others_wait() and share < most and not self._told_of_others:
             self._told_of_others = True
             self.say(f"the cluster is shared with other jobs: {share} trials at once instead of {most}, as trials end")
         elif most and not self.room() and not self._told_to_wait:
@@ -145,7 +146,3 @@ class Capacity:
     def only_room_bounds(self) -> bool:
         """Would one trial more have to wait for a place, and for nothing else?"""
         return not self.others and (self.limit is None or self.limit >= self.fitting())
-
-    def is_exceeded(self, places: int) -> bool:
-        """Do we hold more places than are ours, while others wait for some?"""
-        return self._others_wait() and places > self()

@@ -125,7 +125,8 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
             for look in self.each_round:
                 look()
         if self.controller is not None and (
-            self.queue.only_waits_for_others or self.capacity.is_exceeded(ray_internals.actors(self.controller))
+            self.queue.only_waits_for_others
+            or (self.capacity.others_wait() and ray_internals.actors(self.controller) > self.capacity())
         ):
             # An idle actor would hold a place that another sweep is in need of.
             ray_internals.let_idle_actors_go(self.controller)
