@@ -1,4 +1,4 @@
-"""What MLflow shows beside plan and metrics (a trial's data set, a sweep's source, report and headline), and metrics in batches."""
+"""What MLflow shows beside plan and metrics (a trial's data, a sweep's source, report and headline), and metrics in batches."""
 
 from __future__ import annotations
 
