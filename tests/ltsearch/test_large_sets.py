@@ -116,9 +116,9 @@ def test_the_same_numbers_however_images_are_kept(
 def test_a_broken_image_ends_the_trial_by_its_name_and_skipping_goes_on(tmp_path: Path, data: Path) -> None:
     broken = data / "imagenet_lt" / "train" / "1" / "3.jpg"
     broken.write_bytes(broken.read_bytes()[:300])
-    done = sweep(
-        tmp_path, str(write(tmp_path, large("files", name="imagenet_lt"))), "--local", "--data-root", str(data)
-    )
+    tree = large("files", name="imagenet_lt")
+    tree["resources"]["max_failures"] = 0  # it would fail again
+    done = sweep(tmp_path, str(write(tmp_path, tree)), "--local", "--data-root", str(data))
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"{broken}: not a readable image" in done.stdout + done.stderr
     second = tmp_path / "second"
