@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from ltsearch.run.queue import Queue
 
 LOOK_SECONDS = 1.0
-KEPT_SECONDS = (
-    60.0  # that a place is kept for a trial: one that takes longer to ask for it, or never does, waits like others
-)
+# That a place is kept for a trial: one that takes longer to ask for it, or never does, waits like others.
+KEPT_SECONDS = 60.0
 
 
 class Demand:
