@@ -43,9 +43,8 @@ def test_both_ways_give_the_same_pixels(options: dict[str, Any], monkeypatch: py
     images[3:40] //= 5
     u = torch.rand(96, chain.draws, generator=generator)
     sorted_first = chain(images, u)
-    for module in (geometry, operations, timm_rand):
+    for module in (geometry, operations, resized_crop, timm_rand):
         monkeypatch.setattr(module, "must_not_wait", lambda images: True)
-    monkeypatch.setattr(resized_crop, "_by_pillow", resized_crop.all_at_once)
     assert torch.equal(chain(images, u), sorted_first)
 
 

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from trainables.augmentation.static import must_not_wait
+
 _BITS = 22  # of the fraction of Pillow's weights
 _TRIES = 10  # torchvision's, until it takes a window in the centre
 
@@ -117,7 +119,7 @@ def resized_crop(images: Tensor, window: Tensor, size: int) -> Tensor:
         A new tensor, uint8 ``[N, 3, S, S]``.
 
     """
-    return (_by_pillow if images.device.type == "cpu" else all_at_once)(images, window, size)
+    return (all_at_once if must_not_wait(images) else _by_pillow)(images, window, size)
 
 
 def _by_pillow(images: Tensor, window: Tensor, size: int) -> Tensor:
