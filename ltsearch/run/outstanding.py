@@ -74,7 +74,7 @@ def begin(
             say(f"search: {len(known)} cells of its space are there already: it is told of them")
     judge = unwanted(False, work.retry, work.stale)
     for cell in [*plan.cells, *confirmations(work.study)]:
-        record = store.read(cell.id)
+        record = store.head(cell.id)
         if record is not None and judge(record) and not (claims is not None and claims.other(cell.id)):
             if work.stale(record):
                 say(f"cell {cell.id}: its data set has another content than when it ran; it is run again")
@@ -85,7 +85,7 @@ def earlier(plan: Plan, store: CellStore, stale: Judge) -> list[dict[str, Any]]:
     """Choices of the search's space whose cells are finished, from whatever study, on the data as it lies there."""
     configs = []
     for cell in store.cells():
-        record = store.read(cell)
+        record = store.head(cell)
         if record is not None and record.status is Status.FINISHED and not stale(record):
             configs.append(TrialConfig.model_validate(record.config))
     return known_choices(plan, configs)
@@ -128,7 +128,7 @@ def outstanding(plan: Plan, study: SearchStudy | None, store: CellStore, unwante
     """Configurations that are still to be trained; of a search that goes on, one for every data set it may use."""
 
     def done(cell: str) -> bool:
-        record = store.read(cell)
+        record = store.head(cell)
         return record is not None and record.status in SETTLED and not unwanted(record)
 
     planned = plan.with_seeds(adaptive.seeds_now(plan, lambda cell: store.read(cell) if done(cell) else None))
@@ -195,7 +195,7 @@ def failures(plan: Plan, study: SearchStudy | None, store: CellStore, ended: Map
         if one.outcome.status not in (Status.FINISHED, Status.PRUNED)
     }
     for cell, stage, label in named_cells(plan, study):
-        record = store.read(cell) if cell not in ended and stage != "search" else None
+        record = store.head(cell) if cell not in ended and stage != "search" else None
         if record is not None and record.status in SETTLED - {Status.FINISHED}:
             told.setdefault(cell, f"{record.status}: {label} ({cell}): {record.error}; --retry runs it again")
     return [*told.values(), *([f"search: {trouble}"] if study is not None and (trouble := study.trouble()) else [])]
@@ -219,7 +219,7 @@ def existing_study(plan: Plan, store: CellStore, root: Path) -> SearchStudy | No
 
 def is_settled(cell: str, store: CellStore) -> bool:
     """Is there nothing more to be done for this cell?"""
-    record = store.read(cell)
+    record = store.head(cell)
     return record is not None and record.status in SETTLED
 
 
@@ -246,7 +246,7 @@ def all_cells(plan: Plan, study: SearchStudy | None) -> list[str]:
 
 def recorded_cells(plan: Plan, study: SearchStudy | None, store: CellStore) -> list[tuple[str, str, str]]:
     """Cells (id, stage, label) with a record, which MLflow must know even if it is new."""
-    return [named for named in named_cells(plan, study) if store.read(named[0]) is not None]
+    return [named for named in named_cells(plan, study) if store.head(named[0]) is not None]
 
 
 def named_cells(plan: Plan, study: SearchStudy | None) -> list[tuple[str, str, str]]:

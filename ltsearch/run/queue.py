@@ -223,7 +223,7 @@ class Queue:
     # -- what is known of a cell -----------------------------------------------------------------------------------------
 
     def _settled(self, cell: str) -> bool:
-        record = self.store.read(cell)
+        record = self.store.head(cell)
         return record is not None and record.status in SETTLED and not self.is_stale(record)
 
     def _fresh(self, cell: str) -> CellRecord | None:

@@ -19,12 +19,13 @@ from ltsearch.study.spec import AdaptiveSeeds
 from trainables.overrides import flatten
 
 State = str
+MOST_TIMED = 100  # finished cells that an estimate looks at
 _SHOWN = {Status.FINISHED: "done", Status.RUNNING: "interrupted"}
 
 
 def state(cell: str, store: CellStore, stale: Callable[[CellRecord], bool]) -> State:
     """done, missing, stale, interrupted, failed, diverged or out_of_memory."""
-    record = store.read(cell)
+    record = store.head(cell)
     if record is None:
         return "missing"
     if stale(record):
@@ -166,9 +167,9 @@ def _time(
     plan: Plan, store: CellStore, states: Mapping[str, State], nodes: Sequence[placement.Node] | None
 ) -> list[str]:
     left = [cell for cell in plan.cells if states[cell.id] not in ("done", "diverged", "out_of_memory")]
-    known = [
-        (cell, record) for cell in plan.cells if (record := store.read(cell.id)) and record.status is Status.FINISHED
-    ]
+    finished = [cell for cell in plan.cells if states[cell.id] == "done"]
+    some = finished[:: max(1, len(finished) // MOST_TIMED)]
+    known = [(cell, record) for cell in some if (record := store.read(cell.id)) and record.status is Status.FINISHED]
     costs = [(estimate.work(cell.config), record.final.get("total_seconds", 0.0)) for cell, record in known]
     rates = [cost / seconds for cost, seconds in costs if cost and seconds]
     on_gpu = plan.loaded.spec.resources.gpus_per_worker > 0
@@ -187,7 +188,7 @@ def _time(
         ended = sum(trial.state != "running" for trial in before.trials) if before else 0
         confirmed = [cell.cell for winner in before.confirmed for cell in winner.cells] if before else []
         confirm = search.confirm.top_k * len(seed_list(search.confirm.seeds)) if search.confirm else 0
-        confirm -= sum((record := store.read(cell)) is not None and record.status in SETTLED for cell in confirmed)
+        confirm -= sum((record := store.head(cell)) is not None and record.status in SETTLED for cell in confirmed)
         share = 0.5 if search.early_stopping else 1.0
         more = one * (max(search.trials - ended, 0) * share + max(confirm, 0))
         text += f"; search and confirmation, {clock(more)}"

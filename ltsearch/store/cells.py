@@ -55,6 +55,7 @@ class CellStore:
         self.root = location(root)
         self.bad: dict[str, str] = {}  # cells in whose folder something else than their record lies, and what of it
         self._known: dict[str, CellRecord] = {}  # of an object store: settled records, which stay as they are
+        self._heads: dict[str, tuple[tuple[int, int, int], CellRecord]] = {}  # of a folder, with what tells of a change
 
     def check_writable(self) -> None:
         """Raises ``UserError`` if the folder cannot be created or written to; leaves nothing behind."""
@@ -116,6 +117,27 @@ class CellStore:
         if isinstance(self.root, RemotePath) and record.status in SETTLED:
             self._known[cell] = record
         return record
+
+    def head(self, cell: str) -> CellRecord | None:
+        """As ``read``, without epochs and accuracies by class; remembered for as long as the file is the same.
+
+        For what is asked of all cells of a large study, and more than once.
+        """
+        path = self.folder(cell) / RECORD
+        try:
+            there = os.stat(path) if isinstance(path, Path) else None
+        except OSError:  # it is told by who reads it
+            there = None
+        if there is None:
+            return self.read(cell)
+        mark = there.st_ino, there.st_size, there.st_mtime_ns
+        if (known := self._heads.get(cell)) is not None and known[0] == mark:
+            return known[1]
+        if (record := self.read(cell)) is None:
+            return None
+        head = record.model_copy(update={"history": [], "per_class": {}})
+        self._heads[cell] = mark, head
+        return head
 
     @staticmethod
     def _bytes(path: Location) -> bytes:

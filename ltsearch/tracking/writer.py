@@ -7,6 +7,7 @@ writing, in order: a slow or absent server holds up no trial.
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 import threading
 import time
@@ -111,12 +112,19 @@ class Tracker:
     def rebuild(self, cells: Iterable[tuple[str, str, str]]) -> None:
         """Give settled cells (id, stage, label) that have no run, or only a part of one, their run from the record."""
         for cell, stage, label in cells:
-            record = self.store.read(cell)
-            if record is None or record.status not in r.SETTLED | {Status.PRUNED}:
+            head = self.store.head(cell)
+            if head is None or head.status not in r.SETTLED | {Status.PRUNED} or self._is_whole(head):
                 continue
+            record = self.store.read(cell) or head
             whole = self.logged.get(cell, -1) >= (record.history[-1].epoch if record.history else 0)
             if not whole or self.begun.get(cell) not in (None, f"{record.started:.3f}"):
                 self._put(record.cell, partial(self._log_whole, record, stage, label, _now()))
+
+    def _is_whole(self, head: CellRecord) -> bool:
+        """Is a finished cell's run complete, by its last epoch?"""
+        last = head.config["training"]["epochs"] if head.status is Status.FINISHED else sys.maxsize
+        same = self.begun.get(head.cell) in (None, f"{head.started:.3f}")
+        return same and self.logged.get(head.cell, -1) >= last
 
     # -- Listener ----------------------------------------------------------------------------------------------------------
 
