@@ -41,7 +41,7 @@ def _hash(parts: Sequence[Any]) -> Any:
     """Of numbers a number: to send one to a GPU, its host would wait."""
     h: Any = 0x9E3779B9
     for part in parts:
-        h = _mix((_mix(part & _MASK) + h * 0x9E3779B1 + 0x7F4A7C15) & _MASK)
+        h = _mix((_mix(part & _MASK) + (h * 0x9E3779B1 & _MASK) + 0x7F4A7C15) & _MASK)
     return h
 
 

@@ -74,7 +74,10 @@ def begin(
             say(f"search: {len(known)} cells of its space are there already: it is told of them")
     judge = unwanted(False, work.retry, work.stale)
     for cell in [*plan.cells, *confirmations(work.study)]:
-        record = store.head(cell.id)
+        head = store.head(cell.id)
+        if head is None or not judge(head):
+            continue
+        record = store.read(cell.id)  # another host may have finished it meanwhile
         if record is not None and judge(record) and not (claims is not None and claims.other(cell.id)):
             if work.stale(record):
                 say(f"cell {cell.id}: its data set has another content than when it ran; it is run again")

@@ -265,7 +265,9 @@ class Queue:
 
     def _cannot(self, required: Sequence[Cell]) -> bool:
         """Has one of them ended without weights? A failed one was tried in this sweep already."""
-        return any(first.id in self.ended or self._settled(first.id) for first in required)
+        records = {one.id: self._fresh(one.id) for one in required}
+        settled = [cell for cell, record in records.items() if record is not None and record.status in SETTLED]
+        return bool(settled) or any(one.id in self.ended for one in required)
 
     # -- the search ------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -168,7 +169,7 @@ def _time(
 ) -> list[str]:
     left = [cell for cell in plan.cells if states[cell.id] not in ("done", "diverged", "out_of_memory")]
     finished = [cell for cell in plan.cells if states[cell.id] == "done"]
-    some = finished[:: max(1, len(finished) // MOST_TIMED)]
+    some = random.Random(0).sample(finished, min(len(finished), MOST_TIMED))
     known = [(cell, record) for cell in some if (record := store.read(cell.id)) and record.status is Status.FINISHED]
     costs = [(estimate.work(cell.config), record.final.get("total_seconds", 0.0)) for cell, record in known]
     rates = [cost / seconds for cost, seconds in costs if cost and seconds]

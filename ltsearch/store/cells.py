@@ -119,9 +119,10 @@ class CellStore:
         return record
 
     def head(self, cell: str) -> CellRecord | None:
-        """As ``read``, without epochs and accuracies by class; remembered for as long as the file is the same.
+        """As ``read``, without epochs and accuracies by class; remembered for as long as the file is the same, by its inode.
 
-        For what is asked of all cells of a large study, and more than once.
+        For what is asked of all cells of a large study, and more than once. A folder of the network may take a while to show
+        what another host has written: before something is thrown away or told to have failed, ``read`` it.
         """
         path = self.folder(cell) / RECORD
         try:

@@ -65,7 +65,9 @@ def test_a_second_sweep_gets_its_share(tmp_path: Path, monkeypatch: pytest.Monke
             seen: list[int] = []  # how many trials the first runs while the second trains
 
             def is_over() -> bool:
-                if any(epochs(two, "workers")):
+                if any(
+                    epochs(two, "workers")
+                ):  # written at once when its last trial ends, before its place is given back
                     seen.append(len(epochs(one, "synthetic")))
                 return second.poll() is not None
 
