@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from ltsearch.store import records as r
 from ltsearch.store.records import CellRecord, Epoch, PlanRecord, SearchRecord, Status, headline
 from ltsearch.tracking.server import connect, shown
 from trainables.errors import UserError
@@ -27,6 +28,17 @@ def source(plan: PlanRecord) -> dict[str, str]:
     commit = plan.provenance.get("commit", "")
     tags = {"mlflow.source.name": plan.command, "mlflow.source.type": "LOCAL"}
     return {**tags, **({"mlflow.source.git.commit": commit} if commit else {})}
+
+
+def end_of(record: CellRecord) -> dict[str, str]:
+    """Tags of the run of a trial that is over."""
+    return {
+        r.TAG_FINGERPRINT: record.fingerprint,
+        r.TAG_RECIPES: json.dumps(record.recipes, sort_keys=True),
+        r.TAG_TIMED: record.timed,
+        r.TAG_STATUS: str(record.status),
+        **({r.TAG_ERROR: record.error[:5000]} if record.error else {}),
+    }
 
 
 def data_set(record: CellRecord) -> Any:

@@ -7,7 +7,6 @@ writing, in order: a slow or absent server holds up no trial.
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 import threading
 import time
@@ -113,18 +112,20 @@ class Tracker:
         """Give settled cells (id, stage, label) that have no run, or only a part of one, their run from the record."""
         for cell, stage, label in cells:
             head = self.store.head(cell)
-            if head is None or head.status not in r.SETTLED | {Status.PRUNED} or self._is_whole(head):
+            if head is None or head.status not in r.SETTLED | {Status.PRUNED}:
+                continue
+            if head.status is Status.FINISHED and self._has(head, head.config["training"]["epochs"]):
                 continue
             record = self.store.read(cell) or head
-            whole = self.logged.get(cell, -1) >= (record.history[-1].epoch if record.history else 0)
-            if not whole or self.begun.get(cell) not in (None, f"{record.started:.3f}"):
-                self._put(record.cell, partial(self._log_whole, record, stage, label, _now()))
+            if not self._has(record, record.history[-1].epoch if record.history else 0):
+                # What is RUNNING of a sweep that seemed alive in ``open`` is not ours: that sweep completes it.
+                log = self._log_whole if cell in self.runs else self._log_settled
+                self._put(cell, partial(log, record, stage, label, _now()))
 
-    def _is_whole(self, head: CellRecord) -> bool:
-        """Is a finished cell's run complete, by its last epoch?"""
-        last = head.config["training"]["epochs"] if head.status is Status.FINISHED else sys.maxsize
-        same = self.begun.get(head.cell) in (None, f"{head.started:.3f}")
-        return same and self.logged.get(head.cell, -1) >= last
+    def _has(self, record: CellRecord, last: int) -> bool:
+        """Is there a run of this training of the cell, up to its ``last`` epoch?"""
+        same = self.begun.get(record.cell) in (None, f"{record.started:.3f}")
+        return same and self.logged.get(record.cell, -1) >= last
 
     # -- Listener ----------------------------------------------------------------------------------------------------------
 
@@ -200,9 +201,13 @@ class Tracker:
             self._put(job.cell.id, partial(self._interrupt, job.cell.id))
 
     def _interrupt(self, cell: str) -> None:
-        if cell in self.runs:
+        if cell in self.runs and self._is_ours(self.runs[cell]):
             self.client.set_tag(self.runs[cell], r.TAG_STATUS, str(Status.INTERRUPTED))
             self.client.set_terminated(self.runs[cell], "KILLED")
+
+    def _is_ours(self, run_id: str) -> bool:
+        """Not where another sweep has gone on with the cell, and taken its run, while this driver slept."""
+        return bool(self.client.get_run(run_id).data.tags.get(r.TAG_PARENT) == self.parent)
 
     # -- a cell's run ----------------------------------------------------------------------------------------------------
 
@@ -256,7 +261,7 @@ class Tracker:
             self.logged[cell] = int(run.data.metrics.get("epoch", 0))
             if made is not None:
                 self.client.log_batch(run.info.run_id, tags=[RunTag(tag, value) for tag, value in tags.items()])
-                self.client.update_run(run.info.run_id, status="RUNNING")
+                self.client.update_run(run.info.run_id, status="RUNNING", name=label)
         if cell not in self._described:
             params = [Param(key, str(value)[:500]) for key, value in flatten(config).items()]
             self.client.log_batch(self.runs[cell], params=params)
@@ -307,14 +312,7 @@ class Tracker:
         totals = []
         if record.history:
             totals = [Metric("total_seconds", record.final["total_seconds"], stamp, record.history[-1].epoch)]
-        tags = {
-            r.TAG_FINGERPRINT: record.fingerprint,
-            r.TAG_RECIPES: json.dumps(record.recipes, sort_keys=True),
-            r.TAG_TIMED: record.timed,
-            r.TAG_STATUS: str(record.status),
-            **({r.TAG_ERROR: record.error[:5000]} if record.error else {}),
-        }
-        ends = [RunTag(tag, value) for tag, value in tags.items()]
+        ends = [RunTag(tag, value) for tag, value in extras.end_of(record).items()]
         text = partial(self._log_text, run_id)
         parts: list[tuple[str, Callable[[], object]]] = [
             ("the end state", lambda: self.client.log_batch(run_id, metrics=totals, tags=ends)),

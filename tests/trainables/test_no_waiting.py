@@ -54,11 +54,16 @@ def test_augmentation(options: dict[str, Any], mix: str, digits: Any) -> None:
     take_steps(config(augmentation={"copies": 2, "mix": mix, **options}), digits)
 
 
-@pytest.mark.parametrize("name", [name for name in TRAINED if name != "one_way_smoothing"])  # it is for two classes
+def of_method(name: str) -> TrialConfig:
+    return config(method={"name": name}, model={"experts": 3}, optimizer={"clip_norm": 1.0})
+
+
+# Not those that begin with the weights of another trial; one_way_smoothing is for two classes.
+@pytest.mark.parametrize(
+    "name", [n for n in TRAINED if n != "one_way_smoothing" and not (c := of_method(n)).method.requires(c)]
+)
 def test_methods(name: str, digits: Any) -> None:
-    c = config(method={"name": name}, model={"experts": 3}, optimizer={"clip_norm": 1.0})
-    if not c.method.requires(c):  # those begin with the weights of another trial
-        take_steps(c, digits)
+    take_steps(of_method(name), digits)
 
 
 def test_what_waits_is_noticed(monkeypatch: pytest.MonkeyPatch, digits: Any) -> None:

@@ -323,6 +323,65 @@ def test_a_cell_that_another_sweep_has_begun_stays_one_run(uri: str, tmp_path: P
     assert [m.step for m in connect(uri).get_metric_history(run.info.run_id, "train/top1")] == [1, 2, 3, 4]
 
 
+def test_a_cell_whose_other_sweep_has_not_told_of_its_end_yet_stays_one_run(uri: str, tmp_path: Path) -> None:
+    """It is over by its record, while its run is RUNNING: the other driver writes still, or was killed a moment ago."""
+    store, cell = CellStore(tmp_path), make_cell(study()["base"], 4, "test")
+    before = {r.info.run_id for r in trial_runs(uri)}
+    other = Tracker(uri, "experiment", "another sweep", store, warn=print)
+    other.open(PLAN)
+    job = Job(cell, "ablation", "theirs · seed 4", started=1300.0)
+    other.started(job)
+    deadline = time.monotonic() + 30
+    while cell.id not in other._described:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    last = cell.config.training.epochs
+    record = CellRecord(
+        cell=cell.id,
+        config=cell.config.model_dump(mode="json"),
+        recipes={},
+        status="running",
+        started=1300.0,
+        history=[Epoch(epoch=e, metrics={"train/top1": e / 1000, "seconds": 1.0}) for e in range(1, last + 1)],
+    )
+    store.settle(record, Status.FINISHED)
+    ours = Tracker(uri, "experiment", "s", store, warn=print)
+    ours.open(PLAN)
+    ours.rebuild([(cell.id, "ablation", "ours · seed 4")])
+    ours.close(Status.FINISHED, [cell.id], PLAN, None)
+    (run,) = [r for r in trial_runs(uri) if r.info.run_id not in before]
+    assert run.info.status == "RUNNING" and run.info.run_id == ours.runs[cell.id]
+    other.ended(job, Outcome(Status.FINISHED))
+    other.close(Status.FINISHED, [cell.id], PLAN, None)
+    (run,) = [r for r in trial_runs(uri) if r.info.run_id not in before]
+    assert run.info.status == "FINISHED" and run.data.tags[TAG_PARENT] == other.parent
+    assert [m.step for m in connect(uri).get_metric_history(run.info.run_id, "train/top1")] == list(range(1, last + 1))
+
+
+def test_a_driver_that_slept_leaves_the_run_that_another_sweep_has_taken(uri: str, tmp_path: Path) -> None:
+    store, cell = CellStore(tmp_path), make_cell(study()["base"], 5, "test")
+    before = {r.info.run_id for r in trial_runs(uri)}
+    asleep, awake = (Tracker(uri, "experiment", name, store, warn=print) for name in ("another sweep", "s"))
+    job = Job(cell, "ablation", "theirs · seed 5", started=1400.0)
+    asleep.open(PLAN)
+    asleep.started(job)
+    deadline = time.monotonic() + 30
+    while cell.id not in asleep._described:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    awake.open(PLAN)
+    awake.started(Job(cell, "ablation", "ours · seed 5", started=1400.0, goes_on=True))
+    while cell.id not in awake._described:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    asleep.interrupt([job])
+    asleep.close(Status.INTERRUPTED, [], PLAN, None)
+    (run,) = [r for r in trial_runs(uri) if r.info.run_id not in before]
+    assert run.info.status == "RUNNING" and run.info.run_name == "ours · seed 5"
+    assert run.data.tags[TAG_PARENT] == awake.parent and run.data.tags[TAG_STATUS] == "running"
+    awake.close(Status.INTERRUPTED, [], PLAN, None)
+
+
 def test_two_sweeps_that_make_their_experiment_at_once(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
