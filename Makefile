@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test unit slow cluster lint types check schema bench clean
+.PHONY: demo test unit slow cluster gpu lint types check schema bench clean
 
 demo: $(STAMP)
 	$(BIN)/python -m ltsearch.sweep search_spaces/digits_lt.yaml
@@ -25,6 +25,11 @@ slow: $(STAMP)
 # Three hosts with sshd as network namespaces of this machine (Linux, root, openssh-server, rsync, iproute2); skips without.
 cluster: $(STAMP)
 	$(BIN)/python -m pytest -m cluster
+
+# Where a CUDA device is: trainables against their own numbers on the CPU, then the step's speed. Skips without; needs nothing of Ray.
+gpu: $(STAMP)
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m benchmarks.run gpu
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

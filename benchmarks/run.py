@@ -9,13 +9,14 @@ import re
 import sys
 import time
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks.measure import Row, table, usable_cpus
 
 BENCHMARKS = (
     "training_step",
+    "gpu",
     "augmentation",
     "image_input",
     "trial_overhead",
@@ -66,8 +67,23 @@ def main(argv: list[str] | None = None) -> int:
 
 def machine() -> str:
     """Hardware, versions and date in one line."""
-    versions = f"torch {version('torch')}, ray {version('ray')}, Python {sys.version.split()[0]}"
-    return f"{cpu()}, {usable_cpus()} cores usable; {versions}; {datetime.date.today().isoformat()}"
+    versions = [f"{name} {of}" for name in ("torch", "ray") if (of := _version(name))]
+    versions.append(f"Python {sys.version.split()[0]}")
+    return f"{cpu()}{gpu()}, {usable_cpus()} cores usable; {', '.join(versions)}; {datetime.date.today().isoformat()}"
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # a bare machine, for what needs torch only
+        return ""
+
+
+def gpu() -> str:
+    """The device that ``benchmarks.gpu`` takes."""
+    import torch
+
+    return f", {torch.cuda.get_device_name()} (CUDA {torch.version.cuda})" if torch.cuda.is_available() else ""
 
 
 def cpu() -> str:

@@ -256,7 +256,10 @@ class TrainingConfig(Section):
     epochs: int = Field(200, ge=1)
     batch_size: int = Field(128, ge=1, description="images (not copies) in one forward pass, over all workers")
     accumulate: int = Field(1, ge=1, description="forward passes in one optimiser step")
-    precision: Literal["fp32", "bf16", "fp64"] = Field("fp32", description="bf16: autocast; fp64 exists for tests")
+    precision: Literal["fp32", "tf32", "bf16", "fp64"] = Field(
+        "fp32",
+        description="tf32: fp32 whose products GPUs round to 10 bits (CPUs do not); bf16: autocast; fp64 exists for tests",
+    )
     batch_norm_groups: int = Field(
         1,
         ge=1,

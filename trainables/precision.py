@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -14,6 +15,17 @@ from trainables.config import TrialConfig
 def dtype_of(config: TrialConfig) -> torch.dtype:
     """The type of weights, inputs and losses: bf16 autocast keeps all three in float32."""
     return torch.float64 if config.training.precision == "fp64" else torch.float32
+
+
+def apply(config: TrialConfig) -> None:
+    """Set what holds for this whole process: kernels that repeat themselves, and what float32 means to a GPU's tensor cores."""
+    training = config.training
+    # cuBLAS repeats itself only so, and reads it once, before the first trial that asks for it.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(training.deterministic)
+    torch.backends.cudnn.benchmark = not training.deterministic
+    # torch's default would multiply in TF32 in convolutions, and in float32 elsewhere.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = training.precision == "tf32"
 
 
 def autocast(config: TrialConfig, device: torch.device) -> AbstractContextManager[Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables import checkpoint, memory, optim, trained
+from trainables import checkpoint, memory, optim, precision, trained
 from trainables.batches import Feed, Step
 from trainables.config import TrialConfig
 from trainables.cost import count
@@ -25,7 +25,6 @@ from trainables.distributed import Backend
 from trainables.evaluation import evaluate, images_of, write_final
 from trainables.methods.base import AnyMethod, Batch
 from trainables.models.network import Network
-from trainables.precision import dtype_of, warn_if_emulated
 from trainables.reports import Report
 from trainables.run_options import RunOptions
 
@@ -103,10 +102,9 @@ class _Trial:
         self.config, self.data, self.run = config, data, run
         self.loop = config.loop
         self.epoch, self.begun = 0, _Begun()
-        torch.use_deterministic_algorithms(config.training.deterministic)
-        torch.backends.cudnn.benchmark = not config.training.deterministic
-        warn_if_emulated(config, run.device)
-        dtype = dtype_of(config)
+        precision.apply(config)
+        precision.warn_if_emulated(config, run.device)
+        dtype = precision.dtype_of(config)
         required = trained.states_for(config.method.requires(config), run.required)
         start = next((trained.read(path)["network"] for r, path in required if r.role == "start"), None)
         self.network, self.method = trained.assemble(config, torch.from_numpy(data.class_counts), start)

@@ -185,3 +185,10 @@ def test_cosine_equals_torch() -> None:
         )
         sgd.step()
         reference.step()
+
+
+@pytest.mark.parametrize("name, rounds", [("fp32", False), ("tf32", True), ("bf16", False), ("fp32", False)])
+def test_only_tf32_lets_gpus_round_products(name: str, rounds: bool, digits: Any) -> None:
+    c = config(training={"precision": name})
+    _Trial(c, split(c.data, digits), RunOptions())
+    assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is rounds
