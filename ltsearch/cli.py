@@ -12,7 +12,7 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
-from ltsearch import join, sweep
+from ltsearch import join, replay, sweep
 from ltsearch.cluster import ray_cluster, slurm
 from ltsearch.exit_codes import DONE, MEANING, exit_code
 from ltsearch.show import status
@@ -31,6 +31,7 @@ PASSED_ON: dict[str, tuple[str, Callable[[list[str]], int]]] = {
     "sweep": ("run a study: ablation, search, report", lambda words: sweep.main(words)),
     "join": ("train cells of a sweep on this machine too", lambda words: join.main(words)),
     "plan": ("print what a study would run", lambda words: sweep.main([*words, "--plan"])),
+    "replay": ("compare samplers and early stopping on trials that are trained", lambda words: replay.main(words)),
     "costs": ("print what every row costs, without training", lambda words: sweep.main([*words, "--costs"])),
     "report": ("write the report of a sweep again, of all, of an export; compare two", lambda words: _report(words)),
 }
@@ -56,7 +57,9 @@ def parser() -> argparse.ArgumentParser:
     verbs = p.add_subparsers(dest="verb", required=True, metavar="VERB")
     study = sweep.parser(add_help=False)
     for verb, (does, _) in PASSED_ON.items():
-        parents = {"report": [], "join": [join.parser(add_help=False)]}.get(verb, [study])
+        parents = {"report": [], "join": [join.parser(add_help=False)], "replay": [replay.parser(add_help=False)]}.get(
+            verb, [study]
+        )
         verbs.add_parser(verb, help=does, description=does, parents=parents, allow_abbrev=False)
     for verb, does in {
         "status": "how a sweep stands: its trials, nodes and failures",

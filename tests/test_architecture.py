@@ -35,6 +35,7 @@ ROOMS = {
         "preflight",
         "sweep",
         "join",
+        "replay",
         "cli",
         "api",
     ],
