@@ -6,15 +6,14 @@ import argparse
 import csv
 import io
 import math
-import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -116,7 +115,10 @@ def parser(*, add_help: bool = True) -> argparse.ArgumentParser:
     )
     p.add_argument("--storage", metavar="PLACE", help=f"where cells live (default: {STORAGE_VARIABLE} or ./store)")
     p.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="also write replay.csv, one line a search, and replay.md there"
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="also write replay.md, replay.csv (one line a search) and the figure there",
     )
     return p
 
@@ -153,7 +155,10 @@ def _run(args: argparse.Namespace) -> int:
         args.out.mkdir(parents=True, exist_ok=True)
         write_text(args.out / "replay.csv", _csv(lines))
         write_text(args.out / "replay.md", f"{text}\n")
-        print(f"written: {args.out}/replay.csv, {args.out}/replay.md")
+        write_text(args.out / "replay_progress.csv", _progress(lines, recording))
+        figures = import_module("analysis.figures.replay")  # by name: nothing here depends on the analysis
+        figures.draw(args.out / "replay_progress.csv", args.out / "replay", args.tolerance)
+        print(f"written: {args.out}/replay.md, .csv, .svg, .png and replay_progress.csv")
     return DONE
 
 
@@ -184,17 +189,7 @@ def _replay(
 ) -> Line:
     options = {"rule": kind.rule, "grace_epochs": grace}
     stopping = EarlyStopping.model_validate(options) if kind.rule != "none" else None
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
-        found = replay(
-            plan,
-            recording,
-            Path(folder),
-            sampler=kind.sampler,
-            stopping=stopping,
-            seed=seed,
-            trials=trials,
-            at_once=at_once,
-        )
+    found = replay(plan, recording, sampler=kind.sampler, stopping=stopping, seed=seed, trials=trials, at_once=at_once)
     gap = recording.sign * (recording.best - found.found[-1].best) if found.found else None
     close = found.within(recording, tolerance)
     until = close / recording.epochs if close is not None else None
@@ -244,4 +239,16 @@ def _csv(lines: Sequence[Line]) -> str:
         best = s.found[-1].best if s.found else None
         counted = (s.trials, s.stopped, s.epochs, f"{line.share:.4f}", f"{s.seconds:.1f}")
         out.writerow((line.kind.sampler, line.kind.rule, line.seed, *counted, best, line.gap, line.until_close))
+    return text.getvalue()
+
+
+def _progress(lines: Sequence[Line], recording: Recording) -> str:
+    """A line whenever a search has found something better."""
+    text = io.StringIO()
+    out = csv.writer(text, lineterminator="\n")
+    out.writerow(("sampler", "early_stopping", "search", "share", "gap"))
+    for line in lines:
+        for at in line.search.found:
+            gap = recording.sign * (recording.best - at.best)
+            out.writerow((line.kind.sampler, line.kind.rule, line.seed, at.epochs / recording.epochs, gap))
     return text.getvalue()

@@ -7,8 +7,10 @@ A store with the learning curve of every configuration answers instead of traini
 from __future__ import annotations
 
 import heapq
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
 from ltsearch.plan.cells import Plan
@@ -19,8 +21,8 @@ from ltsearch.store.records import CellRecord, Status
 from ltsearch.study import space as spaces
 from ltsearch.study.search import EarlyStopping, Search
 from trainables.errors import UserError
-from trainables.files import Location
 
+MEMORY = Path("/dev/shm")
 ANSWERS = (Status.FINISHED, Status.DIVERGED, Status.OUT_OF_MEMORY)
 
 
@@ -102,7 +104,6 @@ def record_of(plan: Plan, store: CellStore) -> Recording:
 def replay(
     plan: Plan,
     recording: Recording,
-    folder: Location,
     *,
     sampler: str,
     stopping: EarlyStopping | None,
@@ -110,8 +111,14 @@ def replay(
     trials: int,
     at_once: int,
 ) -> Replayed:
-    """One search of so many trials, ``at_once`` of them side by side; its journal lies in ``folder``."""
-    study = SearchStudy(_with(plan, sampler, stopping, seed, trials), folder)
+    """One search of so many trials, ``at_once`` of them side by side."""
+    # A journal waits for its disk at every line, and this one is not to be kept.
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        study = SearchStudy(_with(plan, sampler, stopping, seed, trials), Path(folder))
+        return _run(study, recording, at_once)
+
+
+def _run(study: SearchStudy, recording: Recording, at_once: int) -> Replayed:
     done, clock = Replayed(), 0.0
     running: list[
         tuple[float, int, str, int]

@@ -62,14 +62,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan, CellS
     return file, plan, store
 
 
-def test_what_is_tried_to_the_end_costs_everything_and_finds_the_best(
-    trained: tuple[Path, Plan, CellStore], tmp_path: Path
-) -> None:
+def test_what_is_tried_to_the_end_costs_everything_and_finds_the_best(trained: tuple[Path, Plan, CellStore]) -> None:
     _, plan, store = trained
     recording = record_of(plan, store)
     top = max(r.history[-1].metrics[METRIC] for r in recording.records.values() if r.status is Status.FINISHED)
     assert recording.best == top and recording.epochs == (GRID - 1) * EPOCHS + 4
-    whole = replay(plan, recording, tmp_path, sampler="random", stopping=None, seed=0, trials=GRID, at_once=1)
+    whole = replay(plan, recording, sampler="random", stopping=None, seed=0, trials=GRID, at_once=1)
     assert (whole.trials, whole.stopped, whole.epochs) == (GRID, 0, recording.epochs)
     assert whole.found[-1].best == top and whole.within(recording, 0.0) == whole.found[-1].epochs
     seconds = sum(sum(e.metrics["seconds"] for e in r.history) for r in recording.records.values())
@@ -78,26 +76,22 @@ def test_what_is_tried_to_the_end_costs_everything_and_finds_the_best(
     assert rising == sorted(rising) and len(set(rising)) == len(rising)
 
 
-def test_trials_side_by_side_share_the_clock(trained: tuple[Path, Plan, CellStore], tmp_path: Path) -> None:
+def test_trials_side_by_side_share_the_clock(trained: tuple[Path, Plan, CellStore]) -> None:
     _, plan, store = trained
     recording = record_of(plan, store)
     seconds = sum(sum(e.metrics["seconds"] for e in r.history) for r in recording.records.values())
     longest = GRID * EPOCHS
-    four = replay(plan, recording, tmp_path, sampler="random", stopping=None, seed=0, trials=GRID, at_once=4)
+    four = replay(plan, recording, sampler="random", stopping=None, seed=0, trials=GRID, at_once=4)
     assert four.epochs == recording.epochs
     assert seconds / 4 <= four.seconds <= seconds / 4 + longest
 
 
-def test_early_stopping_saves_epochs_and_the_seed_says_which(
-    trained: tuple[Path, Plan, CellStore], tmp_path: Path
-) -> None:
+def test_early_stopping_saves_epochs_and_the_seed_says_which(trained: tuple[Path, Plan, CellStore]) -> None:
     _, plan, store = trained
     recording = record_of(plan, store)
     asha = EarlyStopping(rule="asha", grace_epochs=3)
     options = {"sampler": "tpe", "stopping": asha, "trials": GRID, "at_once": 2}
-    first, again, other = (
-        replay(plan, recording, tmp_path / name, seed=seed, **options) for name, seed in (("a", 1), ("b", 1), ("c", 2))
-    )
+    first, again, other = (replay(plan, recording, seed=seed, **options) for seed in (1, 1, 2))
     assert first == again != other
     # The closed form's curves never cross, so that no rung can stop the best of those before it.
     assert first.stopped > 0 and first.epochs < 0.6 * recording.epochs and first.found[-1].best == recording.best
@@ -119,6 +113,9 @@ def test_the_command_writes_a_line_for_every_search(
     ]
     assert all(line["share"] == "1.0000" and float(line["gap"]) == 0 for line in lines[:3])
     assert all(float(line["share"]) < 0.6 for line in lines[3:])
+    progress = list(csv.DictReader((tmp_path / "replay_progress.csv").open()))
+    assert {line["gap"] for line in progress if line["search"] == "0"} >= {"0.0"}
+    assert (tmp_path / "replay.svg").stat().st_size > 1000 and (tmp_path / "replay.png").exists()
 
 
 @pytest.mark.parametrize(
