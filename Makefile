@@ -26,9 +26,9 @@ slow: $(STAMP)
 cluster: $(STAMP)
 	$(BIN)/python -m pytest -m cluster
 
-# Where a CUDA device is: trainables against their own numbers on the CPU, then the step's speed. Skips without; needs nothing of Ray.
+# Where a CUDA device is: trainables against their own numbers on the CPU, then the step's speed. Skips without; uses nothing of Ray.
 gpu: $(STAMP)
-	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m pytest -m gpu tests/trainables/test_gpu.py
 	$(BIN)/python -m benchmarks.run gpu
 
 lint: $(STAMP)

@@ -13,6 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import workload
 from benchmarks.measure import Row, Spread, interleaved, rates
+from trainables import precision
 from trainables.config import TrialConfig
 from trainables.data.longtail import split
 from trainables.data.source import Part, Source, make_source
@@ -30,21 +31,21 @@ def run(quick: bool, device: torch.device | None = None) -> list[Row]:
         return [Row("no CUDA device", note="skipped")]
     device = device or torch.device("cuda")
     source = _noise()
-    trials = {precision: Trainer(precision, source, device) for precision in PRECISIONS}
+    trials = {name: Trainer(name, source, device) for name in PRECISIONS}
     seconds = interleaved(
-        {precision: partial(trial.steps, STEPS) for precision, trial in trials.items()}, 2 if quick else 10, warm_up=2
+        {name: partial(trial.steps, STEPS) for name, trial in trials.items()}, 2 if quick else 10, warm_up=2
     )
     bandwidth = _bandwidth(device, 2 if quick else 20)
     rows = [Row("bandwidth of the memory, by copies of 1 GiB", "GB/s", ours=_of(bandwidth / 1e9))]
-    for precision, trial in trials.items():
+    for name, trial in trials.items():
         floor = trial.bytes_of_a_step() / bandwidth
-        took = sorted(seconds[precision])[len(seconds[precision]) // 2] / STEPS
+        took = sorted(seconds[name])[len(seconds[name]) // 2] / STEPS
         launches, waits = trial.launches(), trial.waits()
         rows += [
-            Row(f"step, {precision}", "image passes/s", ours=rates(workload.PASSES * STEPS, seconds[precision])),
-            Row(f"step, {precision}", "ms", ours=_of(1000 * took), note=f"{floor / took:.0%} of the bandwidth floor"),
-            Row(f"kernels launched in a step, {precision}", ours=_of(launches)),
-            Row(f"waits of the host in a step, {precision}", ours=_of(waits), target="0", met=waits == 0),
+            Row(f"step, {name}", "image passes/s", ours=rates(workload.PASSES * STEPS, seconds[name])),
+            Row(f"step, {name}", "ms", ours=_of(1000 * took), note=f"{floor / took:.0%} of the bandwidth floor"),
+            Row(f"kernels launched in a step, {name}", ours=_of(launches)),
+            Row(f"waits of the host in a step, {name}", ours=_of(waits), target="0", met=waits == 0),
         ]
     return rows
 
@@ -52,8 +53,8 @@ def run(quick: bool, device: torch.device | None = None) -> list[Row]:
 class Trainer:
     """The trial of ``workload`` as the epoch loop takes it: augmentation, forward pass, loss, backward pass, optimiser."""
 
-    def __init__(self, precision: str, source: Source, device: torch.device) -> None:
-        config: TrialConfig = workload.config(precision)
+    def __init__(self, name: str, source: Source, device: torch.device) -> None:
+        config: TrialConfig = workload.config(name)
         self.device = device
         self.trial = _Trial(config, split(config.data, source), RunOptions(device=device))
         self.trial.network.train()
@@ -62,6 +63,7 @@ class Trainer:
 
     def steps(self, number: int) -> None:
         """Take so many, and wait for the device."""
+        precision.apply(self.trial.config)  # it holds for the process, in which there are others
         for _ in range(number):
             if (found := next(self.queue, None)) is None:
                 self.queue = self.trial.feed.batches(self.trial.feed.steps(0), 0)
@@ -93,24 +95,26 @@ class Trainer:
         with profile(activities=kinds) as seen:
             self.steps(STEPS)
         launched = sum(event.count for event in seen.key_averages() if "LaunchKernel" in event.key)
+        if not launched and self.device.type == "cuda":
+            raise RuntimeError("the profiler sees no kernels: CUPTI is absent, or this user may not count")
         return launched / STEPS
 
     def waits(self) -> float:
-        """How often the host waits for the device in one step, by torch's own count."""
-        self.steps(1)  # batches of an epoch that has begun
+        """How often the host waits for the device in one step, batches included, by torch's own count."""
+        if self.device.type != "cuda":
+            return 0.0
+        self.queue = self.trial.feed.batches(self.trial.feed.steps(0), 0)
+        self.steps(1)  # of an epoch that has begun
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
             try:
                 for _ in range(STEPS):
-                    found = next(self.queue, None)
-                    if found is None:
-                        break
-                    self.trial._forward_backward(*found)
+                    self.trial._forward_backward(*next(self.queue))
                     self.trial._optimizer_step()
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-        return sum("synchroniz" in str(warning.message) for warning in told) / STEPS
+        return sum("called a synchronizing" in str(warning.message) for warning in told) / STEPS
 
 
 def _noise() -> Source:

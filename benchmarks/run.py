@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         rows: list[Row] = module.run(args.quick)
         text = table(rows)
         print(f"\n## {module.TITLE}\n\n{text}\n\n({time.perf_counter() - started:.0f} s)", flush=True)
-        if args.write:
+        if args.write and any(row.note != "skipped" for row in rows):  # what was measured elsewhere stays
             write(PAGE, name, f"{machine()}\n\n{text}")
     return 0
 

@@ -90,7 +90,8 @@ def _color(images: Tensor, entry: Tensor, table: Table) -> Tensor:
 def _contrast(images: Tensor, entry: Tensor, table: Table) -> Tensor:
     grey = functional.rgb_to_grayscale(images)
     # The sum is over integers, so that it is exact in any order.
-    mean = grey.sum(dim=(1, 2, 3), keepdim=True, dtype=torch.int64).to(torch.float32) / grey[0].numel()
+    total = grey.sum(dim=(1, 2, 3), keepdim=True, dtype=torch.int64).to(torch.float32)
+    mean = total / torch.full_like(total, grey[0].numel())  # by a number, GPUs would multiply with its reciprocal
     return _blend(images, mean, entry, table)
 
 

@@ -80,7 +80,8 @@ def _taps(length: Tensor, size: int, most: int) -> tuple[Tensor, Tensor]:
         int64 ``[N, S, R]``, pixels counted from the window's first, and int32 ``[N, S, R]``, weights that add up to about 2²².
 
     """
-    scale = length.double() / size
+    scale = length.double()
+    scale = scale / torch.full_like(scale, size)  # by a number, GPUs would multiply with its reciprocal
     support = scale.clamp(min=1.0)  # of the triangle, which widens where the window shrinks
     centre = (torch.arange(size, device=length.device) + 0.5) * scale[:, None]  # [N, S]
     first = (centre - support[:, None] + 0.5).long().clamp_(min=0)

@@ -70,7 +70,7 @@ class SingleLoss(Method[Options]):
     def mean_weight(self, batch: Batch) -> Tensor:
         """The mean weight of a batch over all workers."""
         own = of_both_labels(batch, lambda labels: self.weights[labels])
-        both = self.parallel.total(torch.stack([own.sum(), own.new_tensor(float(len(own)))]))
+        both = self.parallel.total(torch.stack([own.sum(), own.new_full((), len(own))]))
         return both[0] / both[1]
 
 

@@ -30,15 +30,21 @@ class DiVE(Method[DiVEOptions]):
         super().__init__(config, class_counts)
         given = self.options.temperature or 1.0, self.options.power
         self.register_buffer("rule", torch.tensor(given, dtype=self.dtype))
+        self._read()
 
     def adopt(self, selection: Trained) -> None:
         """Take over τ and p."""
         self.rule.copy_(selection.method.get_buffer("rule"))
+        self._read()
+
+    def _read(self) -> None:
+        """Once: at every step it would wait for the device."""
+        self.tau, self.power = float(self.rule[0]), float(self.rule[1])
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """BSCE and the distillation term."""
         assert batch.teacher_logits is not None
-        tau, power = float(self.rule[0]), float(self.rule[1])
+        tau, power = self.tau, self.power
         teacher = batch.teacher_logits[0].mean(0)  # [T, B, C]
         alpha = self.options.alpha
         if self.options.target == "teacher":

@@ -25,6 +25,7 @@ class RIDE(SingleLoss[RIDEOptions]):
         margins = scale * weights.margins(n, self.options.max_margin)
         self.register_buffer("margins", margins.to(self.dtype), persistent=False)
         self.register_buffer("class_temperature", diversity.class_temperature(n).to(self.dtype), persistent=False)
+        self.mean_temperature = float(self.class_temperature.mean())  # read at a step, it would wait for the device
 
     def weighted(self, epoch: int) -> bool:
         """Balanced softmax needs no weights."""
@@ -49,5 +50,5 @@ class RIDE(SingleLoss[RIDEOptions]):
         temperature = self.class_temperature if soft else 1.0
         if self.options.formulation == "paper":
             return diversity.pairs(batch.logits, temperature)
-        mean = float(self.class_temperature.mean()) if soft else 1.0
+        mean = self.mean_temperature if soft else 1.0
         return diversity.from_mean(batch.logits, temperature, mean**2)

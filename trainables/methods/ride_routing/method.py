@@ -59,7 +59,7 @@ class RIDERouting(Method[RIDERoutingOptions]):
         right = prefix.argmax(-1) == labels  # [K, N]
         later = right.flip(0).cummax(0).values.flip(0)[1:]  # is some longer mean right?
         target = (~right[:-1] & later).to(scores.dtype)
-        weight = scores.new_tensor(self.options.positive_weight)
+        weight = scores.new_full((), self.options.positive_weight)
         return F.binary_cross_entropy_with_logits(scores, target, pos_weight=weight)
 
     def predict(self, outputs: Outputs) -> Prediction:
