@@ -6,23 +6,24 @@ import argparse
 import csv
 import io
 import math
+import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 
-from ltsearch.exit_codes import DONE, MEANING, exit_code
+from ltsearch.exit_codes import DONE, INTERRUPTED, MEANING, exit_code
 from ltsearch.plan.cells import Plan
 from ltsearch.plan.layout import make_plan
-from ltsearch.plan.placement import this_machine
-from ltsearch.search.replayed import Recording, Replayed, record_of, replay
+from ltsearch.search.replayed import Recording, Replayed, record_of, replay, with_search
 from ltsearch.store.cells import STORAGE_VARIABLE, CellStore, storage_root
+from ltsearch.store.permissions import folder_problem, refuse
+from ltsearch.store.provenance import usable_cpus
 from ltsearch.study.messages import suggest
 from ltsearch.study.options import Choice
 from ltsearch.study.search import EarlyStopping
@@ -63,8 +64,8 @@ class Line:
     seed: int
     search: Replayed
     share: float
-    gap: float | None  # to the space's best, in units of the metric; None: no trial came to its end
-    until_close: float | None  # the share after which a trial within the tolerance was over; None: never
+    gap: float  # to the space's best, in units of the metric; infinite: no trial came to its end
+    until_close: float  # the share after which a trial within the tolerance was over; infinite: never
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -135,31 +136,53 @@ def _run(args: argparse.Namespace) -> int:
     if not args.tolerance >= 0:
         raise UserError(f"--tolerance {args.tolerance:g}: must be >= 0")
     plan = make_plan(Choice(args.spec, args.profile, tuple(args.set)).load())
-    store = CellStore(storage_root(args.storage))
-    recording = record_of(plan, store)
+    recording = record_of(plan, CellStore(storage_root(args.storage)))
     longest = max(len(record.history) for record in recording.records.values())
     grace = args.grace_epochs if args.grace_epochs is not None else max(1, longest // 10)
     if not 1 <= grace <= longest:
         raise UserError(f"--grace-epochs {grace}: must be from 1 to {longest}, the epochs of the longest curve")
     trials = min(args.trials or len(recording.records) // 2 or 1, len(recording.records))
+    plans = {
+        kind: partial(with_search, plan, kind.sampler, _stopping(kind.rule, grace), trials=trials) for kind in kinds
+    }
+    for made in plans.values():
+        made(seed=0)
+    if args.out is not None:
+        _writable(args.out)
     print(
         f"{plan.loaded.sweep}: {len(recording.records)} learning curves of {recording.metric}, {recording.epochs} epochs, "
         f"best {recording.best:.4f}; {args.searches} searches of each kind, {trials} trials each, {args.at_once} at once",
         flush=True,
     )
-    one = partial(_replay, plan, recording, grace=grace, trials=trials, at_once=args.at_once, tolerance=args.tolerance)
-    lines = list(_all(one, [(kind, seed) for kind in kinds for seed in range(args.searches)]))
+    asked = [(kind, seed) for kind in kinds for seed in range(args.searches)]
+    try:
+        lines = list(_all(_Task(plans, recording, args.at_once, args.tolerance), asked))
+    except KeyboardInterrupt:
+        print("\ninterrupted; replayed searches are not kept: the same command begins again", file=sys.stderr)
+        return INTERRUPTED
     text = table(kinds, lines, args.tolerance)
     print(text)
     if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)
-        write_text(args.out / "replay.csv", _csv(lines))
+        write_text(args.out / "replay.csv", _csv(lines, recording))
         write_text(args.out / "replay.md", f"{text}\n")
         write_text(args.out / "replay_progress.csv", _progress(lines, recording))
         figures = import_module("analysis.figures.replay")  # by name: nothing here depends on the analysis
-        figures.draw(args.out / "replay_progress.csv", args.out / "replay", args.tolerance)
+        figures.draw(args.out / "replay_progress.csv", args.out / "replay", recording.metric, args.tolerance)
         print(f"written: {args.out}/replay.md, .csv, .svg, .png and replay_progress.csv")
     return DONE
+
+
+def _stopping(rule: str, grace: int) -> EarlyStopping | None:
+    return EarlyStopping.model_validate({"rule": rule, "grace_epochs": grace}) if rule != "none" else None
+
+
+def _writable(folder: Path) -> None:
+    """Raises ``UserError`` if nothing can be written there, before anything is replayed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder}: {error.strerror}; name another folder") from None
+    refuse(f"--out {folder}", [folder_problem(folder)], "name another folder")
 
 
 def _listed(option: str, text: str, known: Sequence[str]) -> list[str]:
@@ -172,28 +195,50 @@ def _listed(option: str, text: str, known: Sequence[str]) -> list[str]:
     return names
 
 
-def _all(one: Callable[[Kind, int], Line], asked: Sequence[tuple[Kind, int]]) -> Iterator[Line]:
+@dataclass(frozen=True)
+class _Task:
+    """What every process needs, sent to it once."""
+
+    plans: Mapping[Kind, Callable[..., Plan]]  # by kind: the study with a seed
+    recording: Recording
+    at_once: int
+    tolerance: float
+
+    def line(self, kind: Kind, seed: int) -> Line:
+        """One search."""
+        found = replay(self.plans[kind](seed=seed), self.recording, self.at_once)
+        close = found.within(self.tolerance)
+        epochs = self.recording.epochs
+        until = close / epochs if close is not None else math.inf
+        return Line(kind, seed, found, found.epochs / epochs, found.found[-1].gap if found.found else math.inf, until)
+
+
+_task: _Task
+
+
+def _begin(task: _Task) -> None:
+    """In a process: Ctrl-C is for the one that waits for it, and torch (GP) takes one core of several that are busy."""
+    import torch
+
+    global _task
+    _task = task
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def _line(asked: tuple[Kind, int]) -> Line:
+    return _task.line(*asked)
+
+
+def _all(task: _Task, asked: Sequence[tuple[Kind, int]]) -> Iterator[Line]:
     """In processes, one a core; a line now and then tells how far it is."""
     said = time.monotonic()
-    cores = int(sum(node.get("CPU", 1.0) for node in this_machine()))
-    with ProcessPoolExecutor(max(1, cores), mp_context=get_context("spawn")) as pool:
-        for number, line in enumerate(pool.map(one, *zip(*asked, strict=True)), start=1):
+    with get_context("spawn").Pool(usable_cpus(), _begin, (task,)) as pool:
+        for number, line in enumerate(pool.imap(_line, asked), start=1):
             yield line
             if time.monotonic() - said > SAID_SECONDS:
                 said = time.monotonic()
                 print(f"{number} of {len(asked)} searches replayed", file=sys.stderr, flush=True)
-
-
-def _replay(
-    plan: Plan, recording: Recording, kind: Kind, seed: int, *, grace: int, trials: int, at_once: int, tolerance: float
-) -> Line:
-    options = {"rule": kind.rule, "grace_epochs": grace}
-    stopping = EarlyStopping.model_validate(options) if kind.rule != "none" else None
-    found = replay(plan, recording, sampler=kind.sampler, stopping=stopping, seed=seed, trials=trials, at_once=at_once)
-    gap = recording.sign * (recording.best - found.found[-1].best) if found.found else None
-    close = found.within(recording, tolerance)
-    until = close / recording.epochs if close is not None else None
-    return Line(kind, seed, found, found.epochs / recording.epochs, gap, until)
 
 
 def table(kinds: Sequence[Kind], lines: Sequence[Line], tolerance: float) -> str:
@@ -210,8 +255,7 @@ def table(kinds: Sequence[Kind], lines: Sequence[Line], tolerance: float) -> str
     ]
     for kind in kinds:
         its = [line for line in lines if line.kind == kind]
-        gaps = sorted(math.inf if line.gap is None else line.gap for line in its)
-        close = sorted(math.inf if line.until_close is None else line.until_close for line in its)
+        gaps, close = sorted(line.gap for line in its), sorted(line.until_close for line in its)
         rows.append(
             (
                 kind.sampler,
@@ -230,25 +274,26 @@ def _at(ordered: Sequence[float], quantile: float) -> float:
     return ordered[max(0, math.ceil(quantile * len(ordered)) - 1)]
 
 
-def _csv(lines: Sequence[Line]) -> str:
+def _csv(lines: Sequence[Line], recording: Recording) -> str:
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     out.writerow(COLUMNS)
     for line in lines:
-        s = line.search
-        best = s.found[-1].best if s.found else None
+        s, kind = line.search, line.kind
+        best = recording.best - recording.sign * line.gap if s.found else ""
         counted = (s.trials, s.stopped, s.epochs, f"{line.share:.4f}", f"{s.seconds:.1f}")
-        out.writerow((line.kind.sampler, line.kind.rule, line.seed, *counted, best, line.gap, line.until_close))
+        close = line.until_close if math.isfinite(line.until_close) else ""
+        out.writerow((kind.sampler, kind.rule, line.seed, *counted, best, line.gap if s.found else "", close))
     return text.getvalue()
 
 
 def _progress(lines: Sequence[Line], recording: Recording) -> str:
-    """A line whenever a search has found something better."""
+    """Every search's begin, and a line whenever it has found something better."""
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     out.writerow(("sampler", "early_stopping", "search", "share", "gap"))
     for line in lines:
-        for at in line.search.found:
-            gap = recording.sign * (recording.best - at.best)
-            out.writerow((line.kind.sampler, line.kind.rule, line.seed, at.epochs / recording.epochs, gap))
+        its = (line.kind.sampler, line.kind.rule, line.seed)
+        out.writerow((*its, 0.0, math.inf))
+        out.writerows((*its, at.epochs / recording.epochs, at.gap) for at in line.search.found)
     return text.getvalue()

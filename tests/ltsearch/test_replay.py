@@ -12,7 +12,7 @@ from ltsearch import cli
 from ltsearch.plan.cells import Plan
 from ltsearch.plan.layout import make_plan
 from ltsearch.plan.searched import search_cell
-from ltsearch.search.replayed import record_of, replay
+from ltsearch.search.replayed import Recording, record_of, replay, with_search
 from ltsearch.store.cells import CellStore
 from ltsearch.store.ids import recipes
 from ltsearch.store.records import CellRecord, Epoch, Status
@@ -38,63 +38,105 @@ def tree(**over: Any) -> dict[str, Any]:
     return made
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan, CellStore]:
-    """The curves of all 30 configurations, each taking as many seconds an epoch as its number, of which one diverges."""
-    folder = tmp_path_factory.mktemp("replay")
-    file = write(folder, tree())
-    plan, store = make_plan(load(file)), CellStore(folder / "store")
+def record(plan: Plan, store: CellStore, metric: str = METRIC, sign: int = 1) -> None:
+    """The curves of all 30 configurations, each taking as many seconds an epoch as its number.
+
+    The last one diverges in its fifth epoch, the one before it runs out of memory in its first.
+    """
     for number, chosen in enumerate(spaces.combinations(plan.loaded.spec.search.space), start=1):
         cell = search_cell(plan, chosen)
-        last = EPOCHS if number < GRID else 4
+        last, status = {GRID: (4, Status.DIVERGED), GRID - 1: (0, Status.OUT_OF_MEMORY)}.get(
+            number, (EPOCHS, Status.FINISHED)
+        )
         history = [
-            Epoch(epoch=e, metrics={METRIC: accuracy(cell.config, e), "seconds": float(number)})
+            Epoch(epoch=e, metrics={metric: sign * accuracy(cell.config, e), "seconds": float(number), "other": 1.0})
             for e in range(1, last + 1)
         ]
-        record = CellRecord(
+        made = CellRecord(
             cell=cell.id,
             config=cell.config.model_dump(mode="json"),
             recipes=recipes(cell.config),
             status="running",
             history=history,
         )
-        store.settle(record, Status.FINISHED if number < GRID else Status.DIVERGED)
+        store.settle(made, status)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan, CellStore]:
+    folder = tmp_path_factory.mktemp("replay")
+    file = write(folder, tree())
+    plan, store = make_plan(load(file)), CellStore(folder / "store")
+    record(plan, store)
     return file, plan, store
+
+
+def seconds_of(recording: Recording) -> float:
+    return sum(sum(e.metrics["seconds"] for e in r.history) for r in recording.records.values())
 
 
 def test_what_is_tried_to_the_end_costs_everything_and_finds_the_best(trained: tuple[Path, Plan, CellStore]) -> None:
     _, plan, store = trained
     recording = record_of(plan, store)
     top = max(r.history[-1].metrics[METRIC] for r in recording.records.values() if r.status is Status.FINISHED)
-    assert recording.best == top and recording.epochs == (GRID - 1) * EPOCHS + 4
-    whole = replay(plan, recording, sampler="random", stopping=None, seed=0, trials=GRID, at_once=1)
+    assert recording.best == top and recording.epochs == (GRID - 2) * EPOCHS + 4
+    whole = replay(with_search(plan, "random", None, 0, GRID), recording, at_once=1)
     assert (whole.trials, whole.stopped, whole.epochs) == (GRID, 0, recording.epochs)
-    assert whole.found[-1].best == top and whole.within(recording, 0.0) == whole.found[-1].epochs
-    seconds = sum(sum(e.metrics["seconds"] for e in r.history) for r in recording.records.values())
-    assert whole.seconds == pytest.approx(seconds)  # one after another
-    rising = [found.best for found in whole.found]
-    assert rising == sorted(rising) and len(set(rising)) == len(rising)
+    assert whole.found[-1].gap == 0 and whole.within(0.0) == whole.found[-1].epochs
+    assert whole.seconds == pytest.approx(seconds_of(recording))  # one after another
+    falling = [found.gap for found in whole.found]
+    assert falling == sorted(falling, reverse=True) and len(set(falling)) == len(falling)
 
 
 def test_trials_side_by_side_share_the_clock(trained: tuple[Path, Plan, CellStore]) -> None:
     _, plan, store = trained
     recording = record_of(plan, store)
-    seconds = sum(sum(e.metrics["seconds"] for e in r.history) for r in recording.records.values())
-    longest = GRID * EPOCHS
-    four = replay(plan, recording, sampler="random", stopping=None, seed=0, trials=GRID, at_once=4)
+    four = replay(with_search(plan, "random", None, 0, GRID), recording, at_once=4)
     assert four.epochs == recording.epochs
-    assert seconds / 4 <= four.seconds <= seconds / 4 + longest
+    assert seconds_of(recording) / 4 <= four.seconds <= seconds_of(recording) / 4 + GRID * EPOCHS
 
 
-def test_early_stopping_saves_epochs_and_the_seed_says_which(trained: tuple[Path, Plan, CellStore]) -> None:
+@pytest.mark.parametrize("rule", ["asha", "hyperband", "median"])
+def test_early_stopping_saves_epochs_and_the_seed_says_which(rule: str, trained: tuple[Path, Plan, CellStore]) -> None:
     _, plan, store = trained
     recording = record_of(plan, store)
-    asha = EarlyStopping(rule="asha", grace_epochs=3)
-    options = {"sampler": "tpe", "stopping": asha, "trials": GRID, "at_once": 2}
-    first, again, other = (replay(plan, recording, seed=seed, **options) for seed in (1, 1, 2))
+    stopping = EarlyStopping(rule=rule, grace_epochs=3)
+    first, again, other = (
+        replay(with_search(plan, "tpe", stopping, seed, GRID), recording, at_once=2) for seed in (1, 1, 2)
+    )
     assert first == again != other
-    # The closed form's curves never cross, so that no rung can stop the best of those before it.
-    assert first.stopped > 0 and first.epochs < 0.6 * recording.epochs and first.found[-1].best == recording.best
+    # The closed form's curves never cross, so that no rung stops the best of those before it.
+    assert first.stopped > 0 and first.epochs < 0.8 * recording.epochs and first.found[-1].gap == 0
+
+
+def test_a_metric_that_is_to_be_small(tmp_path: Path) -> None:
+    small = tree()
+    small["search"]["metrics"] = [{"name": "train/loss", "mode": "min"}]
+    plan, store = make_plan(load(write(tmp_path, small))), CellStore(tmp_path / "store")
+    record(plan, store, "train/loss", -1)
+    recording = record_of(plan, store)
+    assert recording.best == min(r.history[-1].metrics["train/loss"] for r in recording.records.values() if r.history)
+    whole = replay(with_search(plan, "random", None, 0, GRID), recording, at_once=1)
+    assert [found.gap >= 0 for found in whole.found] and str(whole.found[-1].gap) == "0.0"
+
+
+def test_constraints_bound_what_counts_as_the_best(tmp_path: Path) -> None:
+    """Epochs of the n-th configuration take n seconds: of the 30, ten keep to the constraint."""
+    bound = tree()
+    bound["search"]["constraints"] = [{"metric": "seconds", "max": 10.0}]
+    plan, store = make_plan(load(write(tmp_path, bound))), CellStore(tmp_path / "store")
+    record(plan, store)
+    recording = record_of(plan, store)
+    ends = [r.history[-1].metrics for r in recording.records.values() if r.status is Status.FINISHED]
+    assert recording.best == max(m[METRIC] for m in ends if m["seconds"] <= 10) < max(m[METRIC] for m in ends)
+    whole = replay(with_search(plan, "random", None, 0, GRID), recording, at_once=2)
+    assert whole.found[-1].gap == 0
+
+
+def test_only_what_is_needed_is_kept(trained: tuple[Path, Plan, CellStore]) -> None:
+    _, plan, store = trained
+    kept = next(iter(record_of(plan, store).records.values()))
+    assert set(kept.history[0].metrics) == {METRIC, "seconds"}
 
 
 def test_the_command_writes_a_line_for_every_search(
@@ -114,7 +156,7 @@ def test_the_command_writes_a_line_for_every_search(
     assert all(line["share"] == "1.0000" and float(line["gap"]) == 0 for line in lines[:3])
     assert all(float(line["share"]) < 0.6 for line in lines[3:])
     progress = list(csv.DictReader((tmp_path / "replay_progress.csv").open()))
-    assert {line["gap"] for line in progress if line["search"] == "0"} >= {"0.0"}
+    assert {line["gap"] for line in progress if line["search"] == "0"} >= {"inf", "0.0"}
     assert (tmp_path / "replay.svg").stat().st_size > 1000 and (tmp_path / "replay.png").exists()
 
 
@@ -125,7 +167,9 @@ def test_the_command_writes_a_line_for_every_search(
         (["--early-stopping", ","], "--early-stopping: names nothing"),
         (["--searches", "0"], "--searches 0: must be >= 1"),
         (["--grace-epochs", "28"], "--grace-epochs 28: must be from 1 to 27"),
-        (["--set", "search.space={method.beta: {uniform: [0, 1]}}"], "search.space: to be replayed"),
+        (["--samplers", "cmaes"], "--samplers cmaes: "),
+        (["--out", "/proc/nowhere"], "--out /proc/nowhere: "),
+        (["--set", "search.space={method.beta: {uniform: [0, 1]}}"], "search.space.method.beta: to be replayed"),
         (["--set", "base.training.epochs=28"], "30 of 30 configurations of search.space have no learning curve"),
     ],
 )
