@@ -77,7 +77,7 @@ def join(loaded: Loaded, storage: str | None, data_root: str | None, *, ray_logs
             outstanding.read_data(plan, work, root, say=print)
             preflight.warn_of_emulation(work.configs, resources)
 
-            from ltsearch.run import joining, nodes
+            from ltsearch.run import joining, nodes, packs
             from ltsearch.run.capacity import Capacity
             from ltsearch.run.queue import Queue
             from ltsearch.run.runner import ray_session, run
@@ -88,6 +88,8 @@ def join(loaded: Loaded, storage: str | None, data_root: str | None, *, ray_logs
             terms = joining.Terms(sweep_folder, work.data, root)
             terms.look()
             session.enter_context(ray_session(None, logs=ray_logs))
+            plan = packs.resolve(plan, work.configs, work.data, store, nodes.alive({}), print)
+            resources = plan.loaded.spec.resources
             capacity = Capacity(resources, lambda: nodes.alive(resources.labels))
             sources.remember(store, work.data, root)
             total, done = outstanding.count(plan, None, store)

@@ -8,14 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ltsearch.plan import placement
+from ltsearch.plan import placement, side_by_side
 from ltsearch.plan.cells import Plan
 from ltsearch.store.cells import CHECKPOINT, RECORD, WEIGHTS, CellStore
 from ltsearch.store.ids import cell_id
 from ltsearch.store.permissions import file_problem, folder_problem, may, refuse, replace_problem
+from ltsearch.store.provenance import ROOT, gpu_names
 from ltsearch.store.records import FINAL_ARTIFACT, SEARCH_ARTIFACT
 from ltsearch.study.options import Choice, RunOptions
 from ltsearch.study.spec import Resources
@@ -35,6 +37,18 @@ def words(choice: Choice, options: RunOptions) -> None:
             if isinstance(word, str | Path) and not encodable(str(word)):
                 option = "" if name == "spec" else f"--{name.replace('_', '-')} "
                 raise UserError(f"{option}{raw(str(word))}: not UTF-8; rename it, or name another")
+
+
+def packages() -> None:
+    """The three packages have common names: raises ``UserError`` if one comes from somewhere else."""
+    for name in ("trainables", "analysis"):
+        found = find_spec(name)
+        where = Path(found.origin).resolve().parent.parent if found and found.origin else None
+        if where != ROOT:
+            raise UserError(
+                f"package {name!r} comes from {where or 'nowhere'}, but ltsearch from {ROOT}; run from {ROOT} and remove the "
+                "other from PYTHONPATH, or uninstall it"
+            )
 
 
 def places(plan: Plan, store: CellStore, root: Path, tracking: str | None) -> str:
@@ -77,6 +91,8 @@ def access(plan: Plan, store: CellStore, uri: str) -> None:
 def work(plan: Plan, store: CellStore, configs: Sequence[TrialConfig]) -> None:
     """Raises ``UserError`` if what is left to be trained could not be, or not be kept."""
     placement.check_workers(plan.loaded.spec.resources, configs)
+    if plan.loaded.spec.resources.auto:
+        side_by_side.check(configs)
     access_to_cells(store, configs)
 
 
@@ -137,5 +153,6 @@ def warn_of_emulation(work: Sequence[TrialConfig], resources: Resources) -> None
 
         from trainables.precision import emulated
 
-        if text := emulated(asked, torch.device("cuda" if resources.gpus_per_worker else "cpu")):
+        on_gpu = resources.gpus_per_worker or (resources.auto and gpu_names())
+        if text := emulated(asked, torch.device("cuda" if on_gpu else "cpu")):
             print(f"warning: {text}")

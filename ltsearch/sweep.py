@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields, replace
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -27,10 +26,10 @@ from ltsearch.show.overview import overview
 from ltsearch.store.cells import STORAGE_VARIABLE, CellStore, storage_root
 from ltsearch.store.claims import Claims
 from ltsearch.store.locks import sweep_lock
-from ltsearch.store.provenance import ROOT, collect
+from ltsearch.store.provenance import collect
 from ltsearch.store.records import PLAN_ARTIFACT, SEARCH_ARTIFACT, PlanRecord, SearchRecord, Status
 from ltsearch.study.options import Choice, RunOptions
-from ltsearch.study.spec import Loaded, Resources
+from ltsearch.study.spec import Loaded
 from trainables.errors import UserError
 from trainables.files import Location, write_text
 
@@ -106,7 +105,7 @@ def parser(prog: str = "python -m ltsearch.sweep", *, add_help: bool = True) -> 
 def command(choice: Choice, options: RunOptions, *, plan: bool = False, price: bool = False) -> int:
     """Print the plan or the costs, send the sweep to a cluster, or run it here; raises what ``exit_code`` tells."""
     preflight.words(choice, options)
-    check_packages()
+    preflight.packages()
     if price:
         print(costs(make_plan(choice.load()), sources.data_root(options.data_root)))
         return DONE
@@ -220,7 +219,9 @@ def sweep(loaded: Loaded, options: RunOptions, given: Mapping[str, Trainable] | 
         outstanding.read_data(plan, work, root, say=print)
         if not address:
             preflight.warn_of_emulation(work.configs, spec.resources)
-        capacity = join(options, spec.resources, store, session) if work.configs else None
+        capacity = None
+        if work.configs:
+            plan, capacity = join(options, plan, work, store, session)
 
         # From here on things are written.
         tracker = Tracker(uri, server.experiment_name(spec), loaded.sweep, store, warn=print)
@@ -244,9 +245,14 @@ def sweep(loaded: Loaded, options: RunOptions, given: Mapping[str, Trainable] | 
         return NO_RESULT if failures else DONE
 
 
-def join(options: RunOptions, resources: Resources, store: CellStore, session: ExitStack) -> Capacity:
-    """Start Ray here or join the cluster, until ``session`` is closed; raises ``UserError`` if the sweep cannot run there."""
-    from ltsearch.run import nodes, sharing
+def join(
+    options: RunOptions, plan: Plan, work: outstanding.Work, store: CellStore, session: ExitStack
+) -> tuple[Plan, Capacity]:
+    """Start Ray here or join the cluster, until ``session`` is closed; the plan with what its trials hold.
+
+    Raises ``UserError`` if the sweep cannot run there.
+    """
+    from ltsearch.run import nodes, packs, sharing
     from ltsearch.run.capacity import Capacity
     from ltsearch.run.runner import ray_session
 
@@ -254,7 +260,9 @@ def join(options: RunOptions, resources: Resources, store: CellStore, session: E
     silent = nodes.check(store) if options.address else {}
     growing = nodes.growable() if options.address else None
     shared = sharing.look if options.address else None
-    return Capacity(resources, lambda: nodes.alive(resources.labels), growing, silent, shared)
+    labels = plan.loaded.spec.resources.labels
+    plan = packs.resolve(plan, work.configs, work.data, store, nodes.alive(labels), print)
+    return plan, Capacity(plan.loaded.spec.resources, lambda: nodes.alive(labels), growing, silent, shared)
 
 
 def drive(
@@ -377,18 +385,6 @@ def report(plan: Plan, storage: str | None, uri: str) -> Path:
         ) from None
     print(f"report: {path}")
     return folder
-
-
-def check_packages() -> None:
-    """The three packages have common names: raises ``UserError`` if one comes from somewhere else."""
-    for name in ("trainables", "analysis"):
-        found = find_spec(name)
-        where = Path(found.origin).resolve().parent.parent if found and found.origin else None
-        if where != ROOT:
-            raise UserError(
-                f"package {name!r} comes from {where or 'nowhere'}, but ltsearch from {ROOT}; run from {ROOT} and remove the "
-                "other from PYTHONPATH, or uninstall it"
-            )
 
 
 def _as_interrupt(signum: int, frame: FrameType | None) -> None:

@@ -36,6 +36,8 @@ def schema() -> dict[str, Any]:
     override = {"$ref": "#/$defs/TrialConfig"}
     sweep = defs.pop("SweepSpec")
     sweep["properties"]["base"] |= override
+    held = sweep["properties"]["resources"]
+    held["anyOf"] = [{"$ref": held.pop("$ref")}, {"const": "auto"}]
     for owner, key in (("Row", "set"), ("Grid", "set"), ("Search", "set")):
         defs[owner]["properties"][key] |= override
     defs["Search"].pop("required", None)  # an extended file may have what is missing here

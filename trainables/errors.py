@@ -9,3 +9,7 @@ class UserError(ValueError):
 
 class DataError(UserError):
     """A data set is missing, unreadable or does not fit its configuration."""
+
+
+class NoRoom(Exception):
+    """Not so many trials train side by side: one of them fails, and says why."""

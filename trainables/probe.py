@@ -13,7 +13,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from tempfile import TemporaryFile
+from typing import IO
 
 import numpy as np
 import torch
@@ -22,11 +25,11 @@ from trainables import memory
 from trainables.config import TrialConfig
 from trainables.data.longtail import TrialData
 from trainables.data.source import Part
+from trainables.errors import NoRoom
 from trainables.run_options import RunOptions
 from trainables.training import _Trial
 
 WARM_UP, SECONDS = 3, 4.0  # steps, and how long then
-START_SECONDS = 300.0  # until a process must be ready
 
 
 @dataclass(frozen=True)
@@ -42,35 +45,51 @@ class Request:
 
 @dataclass(frozen=True)
 class Seen:
-    """Of one process: optimiser steps a second while the others trained too, and the most memory it held, in bytes."""
+    """Of one process: forward passes a second while the others trained too, and memory in bytes.
+
+    ``peak_bytes``: the most that it held; ``room_bytes``: all that its GPU has, 0 on CPUs.
+    """
 
     steps_per_second: float
     peak_bytes: float
+    room_bytes: float = 0.0
 
 
-def side_by_side(request: Request, processes: int) -> list[Seen] | None:
-    """So many at once; None if one of them fails: there is no room for that many."""
+def side_by_side(request: Request, processes: int) -> list[Seen]:
+    """So many at once; raises ``NoRoom`` with what the one that failed said."""
     words = [sys.executable, "-m", "trainables.probe"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(request.threads)}
-    started = [
-        subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True
-        )
-        for _ in range(processes)
-    ]
-    try:
+    with ExitStack() as session:
+        errors = [session.enter_context(TemporaryFile("w+", errors="replace")) for _ in range(processes)]
+        pipe = subprocess.PIPE
+        started = [
+            subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=error, env=environment, text=True)
+            for error in errors
+        ]
+        for process in started:
+            session.callback(_end, process)
         for process in started:
             _tell(process, json.dumps(asdict(request)))
-        if any(_answer(process) != "ready" for process in started):
-            return None
+        _answers(started, errors)
         for process in started:
             _tell(process, "go")
-        answers = [_answer(process) for process in started]
-        return [Seen(**json.loads(answer)) for answer in answers] if all(answers) else None
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
+        return [Seen(**json.loads(answer)) for answer in _answers(started, errors)]
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
+
+
+def _answers(started: Sequence[subprocess.Popen[str]], errors: Sequence[IO[str]]) -> list[str]:
+    answers = [_answer(process) for process in started]
+    for answer, process, error in zip(answers, started, errors, strict=True):
+        if not answer:
+            code = process.wait()
+            error.seek(0)
+            said = [line for line in error.read().splitlines() if line.strip()]
+            raise NoRoom(said[-1] if said else f"its process ended with {code}")
+    return answers
 
 
 def _tell(process: subprocess.Popen[str], line: str) -> None:
@@ -128,7 +147,8 @@ def main(lines: Sequence[str] = ()) -> None:
             _wait(device)
     _wait(device)
     passed = time.perf_counter() - started
-    print(json.dumps(asdict(Seen(taken / passed, float(memory.peak(device))))), flush=True)
+    room = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else 0
+    print(json.dumps(asdict(Seen(taken / passed, float(memory.peak(device)), float(room)))), flush=True)
 
 
 def _wait(device: torch.device) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from ltsearch.store.ids import cell_id
 from ltsearch.store.records import PlannedCell, PlannedRow, Published
 from ltsearch.study.overrides import merge, nest
-from ltsearch.study.spec import Loaded, Overrides, trial_config
+from ltsearch.study.spec import Loaded, Overrides, Resources, trial_config
 from trainables.config import TrialConfig
 
 
@@ -98,6 +98,11 @@ class Plan:
         """The plan with the first so many seeds of every row, by label; rows that are not named keep all."""
         rows = (replace(row, cells=row.cells[: counts.get(row.label, len(row.cells))]) for row in self.rows)
         return replace(self, rows=tuple(rows))
+
+    def with_resources(self, resources: Resources) -> Plan:
+        """The plan whose trials hold this."""
+        spec = self.loaded.spec.model_copy(update={"resources": resources})
+        return replace(self, loaded=self.loaded.model_copy(update={"spec": spec}))
 
 
 def make_cell(tree: Overrides, seed: int, where: str, keep_final: bool = True) -> Cell:

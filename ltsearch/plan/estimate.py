@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
 from ltsearch.study.spec import Resources
@@ -16,6 +19,9 @@ _NATURAL = {"imagenet_lt": 115_846, "places_lt": 62_500, "inaturalist2018": 437_
 CPU_RATE, GPU_RATE = 1.2e10, 1.0e12
 # What launching the operations of one step costs, whatever its size, in the same unit: 4 ms an expert and 4 ms for the rest.
 STEP = 0.004 * CPU_RATE
+
+
+PROCESS = 0.9e9  # bytes: Python, torch and Ray's worker, as the operating system counts them
 
 
 def default_rate(resources: Resources) -> float:
@@ -40,11 +46,25 @@ def work(config: TrialConfig) -> float | None:
         images = float(profile_counts(config.data.imbalance, np.full(classes, per_class)).sum())
     else:
         return None
-    images *= config.data.data_ratio
-    one = macs(config.model.backbone, config.model.stem, config.data.image_size or size)
-    steps = images / config.training.batch_size
-    each = images * config.augmentation.copies * config.model.experts * one + steps * (1 + config.model.experts) * STEP
-    return config.loop.epochs * each
+    return config.loop.epochs * images * config.data.data_ratio / config.training.batch_size * step(config, size)
+
+
+def step(config: TrialConfig, size: int | None = None) -> float:
+    """Work of one batch, in the same unit; ``size``: of the stored images in pixels, where the configuration has none."""
+    size = config.data.image_size or size or _KNOWN.get(config.data.name, (0, 0, 224))[2]
+    one = macs(config.model.backbone, config.model.stem, size)
+    experts, passes = config.model.experts, config.training.batch_size * config.augmentation.copies
+    return passes * experts * one + (1 + experts) * STEP
+
+
+def memory(config: TrialConfig, known: Sequence[tuple[TrialConfig, float]], on_gpu: bool) -> float:
+    """Bytes that a trial holds at most, by what others held: of the one whose step is most like its own in size.
+
+    What a step keeps for its backward pass grows with its work; on CPUs a process holds ``PROCESS`` before its first.
+    """
+    base, mine = 0.0 if on_gpu else PROCESS, step(config)
+    other, peak = min(known, key=lambda one: abs(math.log(step(one[0]) / mine)))
+    return base + max(peak - base, 0.0) * mine / step(other)
 
 
 def macs(backbone: str, stem: str | None, size: int) -> float:

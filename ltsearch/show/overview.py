@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import ValidationError
 
-from ltsearch.plan import adaptive, estimate, placement
+from ltsearch.plan import adaptive, estimate, placement, side_by_side
 from ltsearch.plan.cells import Cell, Plan, first
 from ltsearch.plan.searched import first_choices
 from ltsearch.show.progress import clock
 from ltsearch.store.cells import CellStore
-from ltsearch.store.records import SEARCH_ARTIFACT, SETTLED, CellRecord, SearchRecord, Status
+from ltsearch.store.provenance import hardware
+from ltsearch.store.records import PEAK_MEMORY, SEARCH_ARTIFACT, SETTLED, CellRecord, SearchRecord, Status
 from ltsearch.study.seeds import seed_list
 from ltsearch.study.spec import AdaptiveSeeds
 from trainables.overrides import flatten
@@ -50,7 +51,11 @@ def overview(
         lines += _rows(plan, states)
     if spec.search is not None:
         lines += _search(plan, searched(plan, store))
+    if spec.resources.auto:
+        plan, told = _auto(plan, store, states, nodes)
+        lines.append(told)
     lines += _resources(plan, nodes, where)
+    lines += _memory(plan, store, states)
     lines += _time(plan, store, states, nodes)
     return "\n".join(lines)
 
@@ -150,6 +155,28 @@ def _search(plan: Plan, before: SearchRecord | None) -> list[str]:
     return [*lines, ""]
 
 
+def _auto(
+    plan: Plan, store: CellStore, states: Mapping[str, State], nodes: Sequence[placement.Node] | None
+) -> tuple[Plan, str]:
+    """The plan as it would run here, if packs of its kind were timed before, and what to tell of it."""
+    resources, search = plan.loaded.spec.resources, plan.loaded.spec.search
+    configs = [cell.config for cell in plan.cells if states[cell.id] != "done"]
+    configs += [plan.search_base] if plan.search_base is not None else []
+    gpus = sum(node.get("GPU", 0.0) for node in nodes or ())
+    config = side_by_side.costliest(configs) if configs else None
+    found = side_by_side.known(store, side_by_side.kind(config, hardware())) if config is not None and nodes else []
+    if not found:
+        return (
+            plan,
+            "Resources: auto: a few steps are timed when the sweep starts; until then as if a trial took one CPU",
+        )
+    trials = len(configs) + (search.trials if search is not None and plan.search_base is not None else 0)
+    devices = int(gpus) or 1
+    chosen = side_by_side.choose(found, trials, devices, resources.max_concurrent if devices == 1 else None)
+    plan = plan.with_resources(side_by_side.fill_in(resources, chosen, bool(gpus)))
+    return plan, "Resources: auto, as timed here before"
+
+
 def _resources(plan: Plan, nodes: Sequence[placement.Node] | None, where: str) -> list[str]:
     r = plan.loaded.spec.resources
     need = f"{r.workers * r.cpus_per_worker:g} CPU, {r.workers * r.gpus_per_worker:g} GPU"
@@ -197,6 +224,22 @@ def _time(
     r = plan.loaded.spec.resources
     at_once = min(max(placement.at_once(r, nodes), 1), r.max_concurrent or 10**9) if nodes is not None else 1
     return [f"Time: {text}; {at_once} at once: about {clock(seconds / at_once)} ({basis})"]
+
+
+def _memory(plan: Plan, store: CellStore, states: Mapping[str, State]) -> list[str]:
+    """The most that one trial that is left takes, by what finished ones took; nothing before one has finished."""
+    left = [cell.config for cell in plan.cells if states[cell.id] not in ("done", "diverged", "out_of_memory")]
+    finished = [cell for cell in plan.cells if states[cell.id] == "done"][:MOST_TIMED]
+    records = [(cell.config, record) for cell in finished if (record := store.read(cell.id)) is not None]
+    seen = [
+        (config, record.final.get(PEAK_MEMORY, 0.0), record.provenance.get("gpu", "none")) for config, record in records
+    ]
+    on_gpu = plan.loaded.spec.resources.gpus_per_worker > 0
+    known = [(config, peak) for config, peak, gpu in seen if peak and (gpu != "none") == on_gpu]
+    if not left or not known:
+        return []
+    most = max(estimate.memory(config, known, on_gpu) for config in left)
+    return [f"Memory: at most {most / 2**30:.2g} GiB a trial (from {len(known)} finished cells)"]
 
 
 def _sum(cells: list[Cell], rate: float) -> float | None:

@@ -121,6 +121,11 @@ ACCELERATOR = "accelerator_type:"  # before the type, the name of what Ray gives
 class Resources(Checked):
     """What one trial holds. Never part of a cell's identity."""
 
+    auto: bool = Field(
+        False,
+        description="how many trials a GPU or machine trains at once, and with how many threads, is timed when the sweep "
+        "starts; `resources: auto` for short",
+    )
     workers: int = Field(1, ge=1, description="data-parallel workers of a trial; its numbers do not depend on it")
     placement: Literal["pack", "spread"] = Field("pack", description="workers of a trial on few nodes, or on many")
     cpus_per_worker: float = Field(1, gt=0)
@@ -154,6 +159,21 @@ class Resources(Checked):
         description="a trial that finishes no epoch for so long, and for ten times its longest one, is ended and goes on from "
         "its checkpoint (before its first: for ten times so long); none: never",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto(cls, value: Any) -> Any:
+        return {"auto": True} if value == "auto" else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        said = {"workers", "cpus_per_worker", "gpus_per_worker", "memory_per_worker"} & self.model_fields_set
+        set_apart = sorted(name for name in said if getattr(self, name) != type(self).model_fields[name].default)
+        if self.auto and set_apart:
+            raise ValueError(
+                f"auto finds out what a trial of one worker holds: leave {', '.join(set_apart)} out, or set `auto: false`"
+            )
+        return self
 
     def need(self) -> dict[str, float]:
         """What one worker holds, by Ray's names; memory in bytes."""

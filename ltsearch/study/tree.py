@@ -44,11 +44,16 @@ def read_study(file: Path, below: tuple[Path, ...] = (), read: list[Path] | None
 
 def apply(tree: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Overrides of a spec. ``base`` merges as configurations do; parameters of a space are replaced whole."""
-    merged = merge(_nested_base(tree), _nested_base(nest_outer(over)))
+    merged = merge(_long(_nested_base(tree)), _long(_nested_base(nest_outer(over))))
     space = ((over.get("search") or {}) if isinstance(over.get("search"), dict) else {}).get("space")
     if isinstance(space, dict):
         merged["search"]["space"] = {**((tree.get("search") or {}).get("space") or {}), **space}
     return merged
+
+
+def _long(tree: dict[str, Any]) -> dict[str, Any]:
+    """``resources: auto`` as the mapping that it is short for."""
+    return {**tree, "resources": {"auto": True}} if tree.get("resources") == "auto" else tree
 
 
 def nest_outer(over: dict[str, Any]) -> dict[str, Any]:
