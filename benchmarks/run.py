@@ -22,6 +22,7 @@ BENCHMARKS = (
     "trial_overhead",
     "memory",
     "driver_scale",
+    "scaling",
     "nodes",
     "report_size",
     "coverage",

@@ -31,34 +31,57 @@ class Sweep:
     ended: float
 
 
-@contextmanager
-def sweep(study: Mapping[str, Any], *words: str, timeout: float = 900) -> Iterator[Sweep]:
-    """``python -m ltsearch.sweep`` on ``study``; raises ``RuntimeError`` with what it wrote if it fails."""
-    folder = Path(tempfile.mkdtemp(prefix="ltb-"))  # short: Ray puts sockets into it, whose paths are limited
-    try:
-        (folder / "study.yaml").write_text(yaml.safe_dump(dict(study), sort_keys=False), encoding="utf-8")
+@dataclass(frozen=True)
+class Place:
+    """A folder with a study in it, and all that its sweeps make."""
+
+    folder: Path
+    timeout: float
+
+    def type(self, *words: str) -> str:
+        """``python -m ltsearch.sweep study.yaml`` with these words; what it wrote. Raises ``RuntimeError`` if it fails."""
         command = [sys.executable, "-m", "ltsearch.sweep", "study.yaml", *words]
         environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
-            "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
-            "RAY_TMPDIR": str(folder / "ray"),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{self.folder}/mlflow.db",
+            "RAY_TMPDIR": str(self.folder / "ray"),
             "CUDA_VISIBLE_DEVICES": "",
         }
-        began = time.time()
         done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=self.timeout, check=False
         )
-        ended = time.time()
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(command[1:])} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-        records = [
-            CellRecord.model_validate_json(file.read_bytes()) for file in folder.glob("store/cells/*/record.json")
-        ]
-        yield Sweep(sorted(records, key=lambda record: record.ended or 0.0), began, ended)
+        return done.stdout
+
+    def records(self) -> list[CellRecord]:
+        """In the order in which they ended."""
+        files = self.folder.glob("store/cells/*/record.json")
+        records = [CellRecord.model_validate_json(file.read_bytes()) for file in files]
+        return sorted(records, key=lambda record: record.ended or 0.0)
+
+
+@contextmanager
+def place(study: Mapping[str, Any], timeout: float = 900) -> Iterator[Place]:
+    """A folder of its own, which goes, with every process that was started there."""
+    folder = Path(tempfile.mkdtemp(prefix="ltb-"))  # short: Ray puts sockets into it, whose paths are limited
+    try:
+        (folder / "study.yaml").write_text(yaml.safe_dump(dict(study), sort_keys=False), encoding="utf-8")
+        yield Place(folder, timeout)
     finally:
         _end_processes_of(folder)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def sweep(study: Mapping[str, Any], *words: str, timeout: float = 900) -> Iterator[Sweep]:
+    """A whole sweep; raises ``RuntimeError`` with what it wrote if it fails."""
+    with place(study, timeout) as there:
+        began = time.time()
+        there.type(*words)
+        ended = time.time()
+        yield Sweep(there.records(), began, ended)
 
 
 def _end_processes_of(folder: Path) -> None:

@@ -1,27 +1,30 @@
-"""How long a cell takes, before it has run: the work of its training over a machine's rate."""
+"""How long a sweep takes and how much memory a trial, before they have run: `docs/scaling.md` has the model and checks it."""
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from ltsearch.study.search import EarlyStopping
 from ltsearch.study.spec import Resources
 from trainables.config import TrialConfig
 from trainables.models import BACKBONES
 
-# Images a class and native size of the sets that need no look at the disk.
-_KNOWN = {"digits": (10, 124, 8), "cifar10": (10, 5000, 32), "cifar100": (100, 500, 32)}
-# Images of the naturally long-tailed ones, as published.
-_NATURAL = {"imagenet_lt": 115_846, "places_lt": 62_500, "inaturalist2018": 437_513}
+# Images a class, native size and test images of the sets that need no look at the disk.
+_KNOWN = {"digits": (10, 124, 8, 500), "cifar10": (10, 5000, 32, 10_000), "cifar100": (100, 500, 32, 10_000)}
+# Training and test images of the naturally long-tailed ones, as published.
+_NATURAL = {"imagenet_lt": (115_846, 50_000), "places_lt": (62_500, 36_500), "inaturalist2018": (437_513, 24_426)}
 # Multiply-adds of forward passes a second while training, of small networks; measured on one AVX-512 core. GPU: a guess.
 CPU_RATE, GPU_RATE = 1.2e10, 1.0e12
-# What launching the operations of one step costs, whatever its size, in the same unit: 4 ms an expert and 4 ms for the rest.
-STEP = 0.004 * CPU_RATE
-
-
-PROCESS = 0.9e9  # bytes: Python, torch and Ray's worker, as the operating system counts them
+# Seconds that launching one step's operations takes, whatever its size: for each expert, and for the rest. GPU: a guess.
+CPU_LAUNCH, GPU_LAUNCH = 0.004, 0.008
+TEST = 1 / 3  # of a training pass: no backward
+# Seconds beside the training (`docs/benchmarks.md`, trial overhead): to the first trial, of every trial, and of the report.
+START, TRIAL, END = 9.0, 0.03, 5.0
+KEPT = 0.05  # bytes that a step keeps until its backward pass, for every multiply-add forwards; fp32, small ResNets
 
 
 def default_rate(resources: Resources) -> float:
@@ -30,41 +33,92 @@ def default_rate(resources: Resources) -> float:
     return one * resources.workers
 
 
-def work(config: TrialConfig) -> float | None:
-    """Work of a whole training run in forward multiply-adds; None where it is not known.
+def work(config: TrialConfig, on_gpu: bool = False) -> float | None:
+    """Work of a whole trial in forward multiply-adds, its one test included; None where it is not known.
 
     That is so of other data sets, and of trainables of the user's own.
     """
     if config.custom is not None:
         return None
     if config.data.name in _NATURAL:
-        images, size = float(_NATURAL[config.data.name]), 224
+        training, test = _NATURAL[config.data.name]
+        images, size = float(training), 224
     elif config.data.name in _KNOWN:
         from trainables.data.longtail import profile_counts
 
-        classes, per_class, size = _KNOWN[config.data.name]
+        classes, per_class, size, test = _KNOWN[config.data.name]
         images = float(profile_counts(config.data.imbalance, np.full(classes, per_class)).sum())
     else:
         return None
-    return config.loop.epochs * images * config.data.data_ratio / config.training.batch_size * step(config, size)
+    steps = config.loop.epochs * images * config.data.data_ratio / config.training.batch_size
+    return steps * step(config, size, on_gpu) + TEST * test * config.model.experts * _one(config, size)
 
 
-def step(config: TrialConfig, size: int | None = None) -> float:
+def step(config: TrialConfig, size: int | None = None, on_gpu: bool = False) -> float:
     """Work of one batch, in the same unit; ``size``: of the stored images in pixels, where the configuration has none."""
-    size = config.data.image_size or size or _KNOWN.get(config.data.name, (0, 0, 224))[2]
-    one = macs(config.model.backbone, config.model.stem, size)
     experts, passes = config.model.experts, config.training.batch_size * config.augmentation.copies
-    return passes * experts * one + (1 + experts) * STEP
+    launch = GPU_LAUNCH * GPU_RATE if on_gpu else CPU_LAUNCH * CPU_RATE
+    return passes * experts * _one(config, size) + (1 + experts) * launch
 
 
-def memory(config: TrialConfig, known: Sequence[tuple[TrialConfig, float]], on_gpu: bool) -> float:
-    """Bytes that a trial holds at most, by what others held: of the one whose step is most like its own in size.
+def _one(config: TrialConfig, size: int | None) -> float:
+    """Of one image through one expert."""
+    size = config.data.image_size or size or (_KNOWN[config.data.name][2] if config.data.name in _KNOWN else 224)
+    return macs(config.model.backbone, config.model.stem, size)
 
-    What a step keeps for its backward pass grows with its work; on CPUs a process holds ``PROCESS`` before its first.
+
+def share(stop: EarlyStopping | None, epochs: int) -> float:
+    """Of a search's epochs, those that are trained.
+
+    ASHA, Hyperband: rung k at g·η^k epochs, one in η goes on from each (asynchronously more, at first), over Hyperband's
+    brackets g·η^s. The other rules depend on the curves: half for the median, all for those that seldom stop.
     """
-    base, mine = 0.0 if on_gpu else PROCESS, step(config)
-    other, peak = min(known, key=lambda one: abs(math.log(step(one[0]) / mine)))
-    return base + max(peak - base, 0.0) * mine / step(other)
+    match stop.rule if stop is not None else None:
+        case "asha" | "hyperband":
+            assert stop is not None
+            brackets = _rungs(stop, epochs) if stop.rule == "hyperband" else [float(stop.grace_epochs)]
+            shares = [_asha(grace, stop.reduction_factor, epochs) for grace in brackets]
+            return sum(shares) / len(shares)
+        case "median":
+            return 0.5
+        case _:
+            return 1.0
+
+
+def _rungs(stop: EarlyStopping, epochs: int) -> list[float]:
+    rungs = [float(stop.grace_epochs)]
+    while rungs[-1] * stop.reduction_factor < epochs:
+        rungs.append(rungs[-1] * stop.reduction_factor)
+    return rungs
+
+
+def _asha(grace: float, factor: int, epochs: int) -> float:
+    trained, left, rung = min(grace, epochs), 1.0, grace
+    while rung < epochs:
+        left /= factor
+        after = min(rung * factor, epochs)
+        trained += left * (after - rung)
+        rung = after
+    return trained / epochs
+
+
+def makespan(seconds: Iterable[float], slots: int) -> float:
+    """Until the last of so many trials ends, if each begins, in this order, when a slot falls free."""
+    free = [0.0] * max(slots, 1)
+    for one in seconds:
+        heapq.heapreplace(free, free[0] + one + TRIAL)
+    return max(free)
+
+
+def memory(config: TrialConfig, known: Sequence[tuple[TrialConfig, float]]) -> float:
+    """Bytes that a trial holds at most, by what others held: the one whose step is nearest, and what its own keeps more or less."""
+    mine = _passes(config)
+    other, peak = min(known, key=lambda one: abs(math.log(_passes(one[0]) / mine)))
+    return max(peak + KEPT * (mine - _passes(other)), 0.0)
+
+
+def _passes(config: TrialConfig) -> float:
+    return config.training.batch_size * config.augmentation.copies * config.model.experts * _one(config, None)
 
 
 def macs(backbone: str, stem: str | None, size: int) -> float:

@@ -15,7 +15,15 @@ from ltsearch.plan.searched import first_choices
 from ltsearch.show.progress import clock
 from ltsearch.store.cells import CellStore
 from ltsearch.store.provenance import hardware
-from ltsearch.store.records import PEAK_MEMORY, SEARCH_ARTIFACT, SETTLED, CellRecord, SearchRecord, Status
+from ltsearch.store.records import (
+    PEAK_MEMORY,
+    SEARCH_ARTIFACT,
+    SETTLED,
+    TOTAL_SECONDS,
+    CellRecord,
+    SearchRecord,
+    Status,
+)
 from ltsearch.study.seeds import seed_list
 from ltsearch.study.spec import AdaptiveSeeds
 from trainables.overrides import flatten
@@ -198,32 +206,35 @@ def _time(
     finished = [cell for cell in plan.cells if states[cell.id] == "done"]
     some = random.Random(0).sample(finished, min(len(finished), MOST_TIMED))
     known = [(cell, record) for cell in some if (record := store.read(cell.id)) and record.status is Status.FINISHED]
-    costs = [(estimate.work(cell.config), record.final.get("total_seconds", 0.0)) for cell, record in known]
+    resources, search = plan.loaded.spec.resources, plan.loaded.spec.search
+    on_gpu = resources.gpus_per_worker > 0
+    costs = [(estimate.work(cell.config, on_gpu), record.final.get(TOTAL_SECONDS, 0.0)) for cell, record in known]
     rates = [cost / seconds for cost, seconds in costs if cost and seconds]
-    on_gpu = plan.loaded.spec.resources.gpus_per_worker > 0
-    rate = statistics.median(rates) if rates else estimate.default_rate(plan.loaded.spec.resources)
+    rate = statistics.median(rates) if rates else estimate.default_rate(resources)
     basis = (
         f"from {len(rates)} finished cells" if rates else f"a rough guess for {'one GPU' if on_gpu else 'such CPUs'}"
     )
-    seconds = _sum(left, rate)
-    if seconds is None:
+    each = [estimate.work(cell.config, on_gpu) for cell in left]
+    if any(cost is None for cost in each):
         return ["Time: not known before the data was read"]
-    text = f"{len(left)} ablation cells, {clock(seconds)} of training"
-    search = plan.loaded.spec.search
+    trials = [(cost or 0.0) / rate for cost in each]
+    text = f"{len(left)} ablation cells, {clock(sum(trials))} of training"
     if search is not None and plan.search_base is not None:
-        one = (estimate.work(plan.search_base) or 0) / rate
+        one = (estimate.work(plan.search_base, on_gpu) or 0) / rate
         before = searched(plan, store)
         ended = sum(trial.state != "running" for trial in before.trials) if before else 0
         confirmed = [cell.cell for winner in before.confirmed for cell in winner.cells] if before else []
         confirm = search.confirm.top_k * len(seed_list(search.confirm.seeds)) if search.confirm else 0
         confirm -= sum((record := store.head(cell)) is not None and record.status in SETTLED for cell in confirmed)
-        share = 0.5 if search.early_stopping else 1.0
-        more = one * (max(search.trials - ended, 0) * share + max(confirm, 0))
-        text += f"; search and confirmation, {clock(more)}"
-        seconds += more
-    r = plan.loaded.spec.resources
-    at_once = min(max(placement.at_once(r, nodes), 1), r.max_concurrent or 10**9) if nodes is not None else 1
-    return [f"Time: {text}; {at_once} at once: about {clock(seconds / at_once)} ({basis})"]
+        share = estimate.share(search.early_stopping, plan.search_base.training.epochs)
+        more = [one * share] * max(search.trials - ended, 0) + [one] * max(confirm, 0)
+        text += f"; search and confirmation, {clock(sum(more))}"
+        trials += more
+    at_once = (
+        min(max(placement.at_once(resources, nodes), 1), resources.max_concurrent or 10**9) if nodes is not None else 1
+    )
+    seconds = estimate.START + estimate.makespan(trials, at_once) + estimate.END if trials else 0.0
+    return [f"Time: {text}; {at_once} at once: about {clock(seconds)} ({basis})"]
 
 
 def _memory(plan: Plan, store: CellStore, states: Mapping[str, State]) -> list[str]:
@@ -238,10 +249,5 @@ def _memory(plan: Plan, store: CellStore, states: Mapping[str, State]) -> list[s
     known = [(config, peak) for config, peak, gpu in seen if peak and (gpu != "none") == on_gpu]
     if not left or not known:
         return []
-    most = max(estimate.memory(config, known, on_gpu) for config in left)
+    most = max(estimate.memory(config, known) for config in left)
     return [f"Memory: at most {most / 2**30:.2g} GiB a trial (from {len(known)} finished cells)"]
-
-
-def _sum(cells: list[Cell], rate: float) -> float | None:
-    costs = [estimate.work(cell.config) for cell in cells]
-    return None if any(cost is None for cost in costs) else sum(cost or 0.0 for cost in costs) / rate
