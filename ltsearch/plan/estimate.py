@@ -111,7 +111,7 @@ def makespan(seconds: Iterable[float], slots: int) -> float:
 
 
 def memory(config: TrialConfig, known: Sequence[tuple[TrialConfig, float]]) -> float:
-    """Bytes that a trial holds at most, by what others held: the one whose step is nearest, and what its own keeps more or less."""
+    """Bytes that a trial holds at most: what the one with the nearest step held, and what its own step keeps more or less."""
     mine = _passes(config)
     other, peak = min(known, key=lambda one: abs(math.log(_passes(one[0]) / mine)))
     return max(peak + KEPT * (mine - _passes(other)), 0.0)
