@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from ltsearch import cli
 from ltsearch.plan.cells import Plan
 from ltsearch.plan.layout import make_plan
 from ltsearch.plan.searched import search_cell
+from ltsearch.run.jobs import Outcome
+from ltsearch.run.queue import Queue
+from ltsearch.search.optuna_study import SearchStudy
 from ltsearch.search.replayed import Recording, record_of, replay, with_search
 from ltsearch.store.cells import CellStore
 from ltsearch.store.ids import recipes
@@ -107,6 +111,43 @@ def test_early_stopping_saves_epochs_and_the_seed_says_which(rule: str, trained:
     assert first == again != other
     # The closed form's curves never cross, so that no rung stops the best of those before it.
     assert first.stopped > 0 and first.epochs < 0.8 * recording.epochs and first.found[-1].gap == 0
+
+
+@pytest.mark.parametrize(("sampler", "rule"), [("random", "asha"), ("tpe", "hyperband"), ("tpe", "median")])
+def test_it_goes_as_the_queue_of_a_sweep_does(
+    sampler: str, rule: str, trained: tuple[Path, Plan, CellStore], tmp_path: Path
+) -> None:
+    """The same search by ``run.queue`` with a store of its own, one trial after another: epochs, stops, what was found when."""
+    _, plan, store = trained
+    recording = record_of(plan, store)
+    plan = replace(with_search(plan, sampler, EarlyStopping(rule=rule, grace_epochs=3), 3, 15), rows=())
+    own = CellStore(tmp_path / "store")
+    search = SearchStudy(plan, own.sweep_folder(plan.loaded.sweep))
+    queue = Queue(plan, own, search, [], lambda record: False)
+    trials = epochs = stopped = 0
+    found: list[tuple[int, float]] = []
+    while (job := queue.next()) is not None:
+        queue.started(job)
+        record, trials = recording.records[job.cell.id], trials + 1
+        for at, epoch in enumerate(record.history, start=1):
+            epochs += 1
+            last = at == len(record.history) and record.status is Status.FINISHED
+            now = record.model_copy(update={"status": Status.RUNNING, "history": record.history[:at]})
+            own.write(now)
+            if queue.epoch(job, epoch, {}, last):
+                stopped += 1
+                queue.end(job, Outcome(Status.PRUNED))
+                break
+        else:
+            if record.status is Status.FINISHED:
+                own.settle(now, Status.FINISHED)
+                gap = recording.gap(record.history[-1].metrics[METRIC])
+                found += [(epochs, gap)] if not found or gap < found[-1][1] else []
+            queue.end(job, Outcome(record.status, "as it was"))
+    assert queue.exhausted
+    same = replay(plan, recording, at_once=1)
+    assert (same.trials, same.epochs, same.stopped) == (trials, epochs, stopped) and stopped > 0
+    assert [(one.epochs, one.gap) for one in same.found] == found
 
 
 def test_a_metric_that_is_to_be_small(tmp_path: Path) -> None:
