@@ -119,9 +119,9 @@ class Unfit:
         return tuple(sorted(node for node, until in self._until.items() if until > now))
 
     def everywhere(self) -> bool:
-        """Is there no other node at the moment?"""
-        there = set(self.alive())
-        return bool(there) and there <= set(self.now())
+        """Is there no other node at the moment? Asked in every round: the cluster is only if some node is to be avoided."""
+        avoided = set(self.now())
+        return bool(avoided) and bool(there := set(self.alive())) and there <= avoided
 
 
 def placed(
