@@ -42,7 +42,8 @@ def run(quick: bool) -> list[Row]:
         grown = last["memory"] - first["memory"]
         rows.append(_least(f"{kind}: memory of the driver at its end, {sizes[-1]:,} trials", "GB", last["memory"], 0.6))
         rows[-1] = replace(
-            rows[-1], note=f"{grown:.2f} GB more than at {sizes[0]}; Ray and Tune, which this leaves out, take 0.13 GB more"
+            rows[-1],
+            note=f"{grown:.2f} GB more than at {sizes[0]}; Ray and Tune, which this leaves out, take 0.13 GB more",
         )
         again = f"{kind}: the same command until its first trial, {sizes[-1]:,} trials over, without MLflow"
         rows.append(_least(again, "s", last["restart"], 20))

@@ -6,7 +6,7 @@ import os
 import re
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -154,12 +154,5 @@ def packed(config: TrialConfig, pack: int) -> float:
 def table_7(gpus: int, pack: int, seeds: int) -> float:
     """Hours of Table 7 of the paper, controls included, at its own recipe."""
     cells = make_plan(load(TABLE_7, seeds=seeds)).cells
-    seconds = sorted((packed(cell.config, pack) for cell in cells), reverse=True) if pack else []
+    seconds = sorted((packed(cell.config, pack) for cell in cells), reverse=True)
     return (estimate.START + estimate.makespan(seconds, gpus * pack) + estimate.END) / 3600
-
-
-def epochs_a_second(trials: int, config: Mapping[str, Any] | None = None) -> float:
-    """Reports a second of so many trials of the paper's largest configuration at once."""
-    cells = make_plan(load(TABLE_7, seeds=1)).cells
-    longest = max(packed(cell.config, 1) / cell.config.training.epochs for cell in cells)
-    return trials / longest

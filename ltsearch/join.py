@@ -88,7 +88,7 @@ def join(loaded: Loaded, storage: str | None, data_root: str | None, *, ray_logs
             terms = joining.Terms(sweep_folder, work.data, root)
             terms.look()
             session.enter_context(ray_session(None, logs=ray_logs))
-            plan = packs.resolve(plan, work.configs, work.data, store, nodes.alive({}), print)
+            plan = packs.resolve(plan, work, store, nodes.alive({}), print)
             resources = plan.loaded.spec.resources
             capacity = Capacity(resources, lambda: nodes.alive(resources.labels))
             sources.remember(store, work.data, root)

@@ -80,7 +80,8 @@ def access(plan: Plan, store: CellStore, uri: str) -> None:
         folders = [store.root, store.root / "cells", folder.parent, folder]
         problems = [folder_problem(place) for place in folders]
         problems += [file_problem(folder / name, write=True) for name in ("lock", "optuna.journal")]
-        replaced = [folder / "status.json", folder / SEARCH_ARTIFACT, store.root / "fingerprints.json"]
+        replaced = [folder / "status.json", folder / SEARCH_ARTIFACT]
+        replaced += [store.root / name for name in ("fingerprints.json", side_by_side.FILE)]
         problems += [
             problem for file in replaced for problem in (file_problem(file, write=False), replace_problem(file))
         ]

@@ -261,7 +261,8 @@ def join(
     growing = nodes.growable() if options.address else None
     shared = sharing.look if options.address else None
     labels = plan.loaded.spec.resources.labels
-    plan = packs.resolve(plan, work.configs, work.data, store, nodes.alive(labels), print)
+    there = {node: of for node, of in nodes.alive(labels).items() if node not in silent}
+    plan = packs.resolve(plan, work, store, there, print, growing)
     return plan, Capacity(plan.loaded.spec.resources, lambda: nodes.alive(labels), growing, silent, shared)
 
 

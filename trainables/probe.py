@@ -12,11 +12,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ import torch
 from trainables import memory
 from trainables.config import TrialConfig
 from trainables.data.longtail import TrialData
+from trainables.data.on_disk import MappedImages, Rows
 from trainables.data.source import Part
 from trainables.errors import NoRoom
 from trainables.run_options import RunOptions
@@ -34,11 +35,12 @@ WARM_UP, SECONDS = 3, 4.0  # steps, and how long then
 
 @dataclass(frozen=True)
 class Request:
-    """What a process is to train: images are noise, of so many classes and pixels."""
+    """What a process is to train: noise of ``counts`` images a class, of so many pixels, in memory or on disk."""
 
     config: dict[str, object]
-    classes: int
+    counts: list[int]
     size: int
+    on_disk: bool
     device: str
     threads: int
 
@@ -47,15 +49,16 @@ class Request:
 class Seen:
     """Of one process: forward passes a second while the others trained too, and memory in bytes.
 
-    ``peak_bytes``: the most that it held; ``room_bytes``: all that its GPU has, 0 on CPUs.
+    ``peak_bytes``: the most that it held; of its GPU, 0 on CPUs: ``used_bytes``, by whomever, and ``room_bytes``, all it has.
     """
 
     steps_per_second: float
     peak_bytes: float
+    used_bytes: float = 0.0
     room_bytes: float = 0.0
 
 
-def side_by_side(request: Request, processes: int) -> list[Seen]:
+def train_together(request: Request, processes: int) -> list[Seen]:
     """So many at once; raises ``NoRoom`` with what the one that failed said."""
     words = [sys.executable, "-m", "trainables.probe"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(request.threads)}
@@ -73,7 +76,9 @@ def side_by_side(request: Request, processes: int) -> list[Seen]:
         _answers(started, errors)
         for process in started:
             _tell(process, "go")
-        return [Seen(**json.loads(answer)) for answer in _answers(started, errors)]
+        seen = [Seen(**json.loads(answer)) for answer in _answers(started, errors)]
+        # A GPU holds more for a process than what torch has asked it for: its context, and blocks that are free again.
+        return [replace(one, peak_bytes=max(one.peak_bytes, one.used_bytes / processes)) for one in seen]
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -107,23 +112,31 @@ def _answer(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def noise(classes: int, size: int, batch: int) -> TrialData:
-    """Enough images for a few batches."""
-    random = np.random.default_rng(0)
-    number = max(4 * batch, 2 * classes)
-    part = Part(random.integers(0, 256, (number, 3, size, size), dtype=np.uint8), np.arange(number) % classes)
-    names, counts = tuple(map(str, range(classes))), np.bincount(part.labels, minlength=classes)
-    return TrialData("noise", names, part, part, "test", counts, "noise", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+def noise(counts: Sequence[int], size: int, few: int, on_disk: bool) -> TrialData:
+    """As many images as there are; of those on disk ``few`` that stand for all."""
+    random, labels = np.random.default_rng(0), np.repeat(np.arange(len(counts)), counts)
+    held = min(few, len(labels)) if on_disk else len(labels)
+    images: Any = random.integers(0, 256, (held, 3, size, size), dtype=np.uint8)
+    if on_disk:
+        with TemporaryFile() as file:
+            file.write(images.tobytes())
+            file.flush()
+            mapped = np.memmap(file, np.uint8, "r", shape=images.shape).view(MappedImages)
+        images = Rows(mapped, np.arange(len(labels)) % held)
+    part, names = Part(images, labels), tuple(map(str, range(len(counts))))
+    return TrialData(
+        "noise", names, part, part, "test", np.asarray(counts), "noise", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    )
 
 
-def main(lines: Sequence[str] = ()) -> None:
-    """One process."""
-    told = iter(lines) if lines else iter(sys.stdin.readline, "")
-    request = Request(**json.loads(next(told)))
+def measured(request: Request, begin: Callable[[], None]) -> Seen:
+    """One process: warm up, wait until all of them ``begin``, train for a while."""
     config, device = TrialConfig.model_validate(request.config), torch.device(request.device)
     torch.set_num_threads(request.threads)
     memory.reset_peak(device)
-    trial = _Trial(config, noise(request.classes, request.size, config.training.batch_size), RunOptions(device=device))
+    few = 4 * config.training.batch_size * config.training.accumulate
+    data = noise(request.counts, request.size, few, request.on_disk)
+    trial = _Trial(config, data, RunOptions(device=device))
     trial.network.train()
     trial.method.train()
     batches = itertools.chain.from_iterable(trial.feed.batches(trial.feed.steps(e), e) for e in itertools.count())
@@ -137,18 +150,28 @@ def main(lines: Sequence[str] = ()) -> None:
     for _ in range(WARM_UP):
         step()
     _wait(device)
-    print("ready", flush=True)
-    next(told)
+    begin()
     taken, started = 0, time.perf_counter()
-    while (passed := time.perf_counter() - started) < SECONDS:
+    while not taken or time.perf_counter() - started < SECONDS:
         step()
         taken += 1
         if taken % 8 == 0:
             _wait(device)
     _wait(device)
     passed = time.perf_counter() - started
-    room = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else 0
-    print(json.dumps(asdict(Seen(taken / passed, float(memory.peak(device)), float(room)))), flush=True)
+    free, room = torch.cuda.mem_get_info(device) if device.type == "cuda" else (0, 0)
+    return Seen(taken / passed, float(memory.peak(device)), float(room - free), float(room))
+
+
+def main() -> None:
+    """By its standard input and output."""
+    request = Request(**json.loads(sys.stdin.readline()))
+
+    def begin() -> None:
+        print("ready", flush=True)
+        sys.stdin.readline()
+
+    print(json.dumps(asdict(measured(request, begin))), flush=True)
 
 
 def _wait(device: torch.device) -> None:

@@ -57,6 +57,7 @@ def work(config: TrialConfig, on_gpu: bool = False) -> float | None:
 def step(config: TrialConfig, size: int | None = None, on_gpu: bool = False) -> float:
     """Work of one batch, in the same unit; ``size``: of the stored images in pixels, where the configuration has none."""
     experts, passes = config.model.experts, config.training.batch_size * config.augmentation.copies
+    passes *= 1 + len(config.method.streams(config))
     launch = GPU_LAUNCH * GPU_RATE if on_gpu else CPU_LAUNCH * CPU_RATE
     return passes * experts * _one(config, size) + (1 + experts) * launch
 

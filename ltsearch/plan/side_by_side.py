@@ -10,11 +10,15 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import ltsearch
-from ltsearch.plan import estimate
+from ltsearch.plan import estimate, placement
+from ltsearch.plan.cells import Plan
+from ltsearch.plan.placement import Node
+from ltsearch.plan.searched import search_cell
 from ltsearch.store.cells import CellStore
 from ltsearch.study.spec import Resources
 from trainables.config import TrialConfig
@@ -108,44 +112,107 @@ def _rate(measured: Measured) -> float:
     return measured.pack.trials * measured.steps
 
 
-def choose(found: Sequence[Measured], trials: int, devices: int = 1, at_most: int | None = None) -> Measured:
-    """What ends so many trials first, ``at_most`` so many at once; of equals the one with fewer, which needs less memory."""
-    small = [measured for measured in found if at_most is None or measured.pack.trials <= at_most]
+def choose(found: Sequence[Measured], trials: int, devices: int = 1, at_once: int | None = None) -> Measured:
+    """What ends so many trials first, ``at_once`` at most; of equals that with fewer, which takes less memory."""
+    most = math.inf if at_once is None else math.ceil(at_once / devices)
+    small = [measured for measured in found if measured.pack.trials <= most]
     found = small or [min(found, key=lambda measured: measured.pack.trials)]
     return min(found, key=lambda measured: (round(measured.seconds(trials, devices), 9), measured.pack.trials))
 
 
-# -- which configuration, and what is known of it -------------------------------------------------------------------------
+# -- what is timed, and where --------------------------------------------------------------------------------------------
 
 
-def costliest(configs: Iterable[TrialConfig]) -> TrialConfig:
-    """The configuration of the most work a step, of those that need no earlier trial's weights if there are such."""
-    found = list(configs)
-    alone = [config for config in found if not config.method.requires(config)]
-    return max(alone or [first for config in found for _, first in config.method.requires(config)], key=estimate.step)
+@dataclass(frozen=True)
+class Machine:
+    """What a pack is for: a GPU with its share of the node's cores, or all cores of a node; ``devices`` there are of them."""
+
+    node: str  # by Ray's id, or any name
+    gpu: bool
+    cores: int
+    memory: float  # bytes of the node, where that is known
+    devices: int
+
+
+def machine(resources: Resources, nodes: Mapping[str, Node]) -> Machine | None:
+    """The one to time, of those that trials may go to: that with fewest cores for each, whose pack fits on all the others.
+
+    None if there is none. GPUs are taken to be alike, or of ``resources.accelerator``.
+    """
+    may = {name: node for name, node in nodes.items() if placement.at_once(resources, [node])}
+    gpu = any(node.get("GPU", 0.0) >= 1 for node in may.values())
+    found = []
+    for name, node in may.items():
+        here = int(node.get("GPU", 0.0)) if gpu else 1
+        if here:
+            found.append(Machine(name, gpu, max(1, int(node["CPU"] / here)), node.get("memory", math.inf), here))
+    if not found:
+        return None
+    least = min(found, key=lambda one: (one.cores, one.memory, one.node))
+    return replace(least, devices=sum(one.devices for one in found))
+
+
+def costliest(plan: Plan, configs: Iterable[TrialConfig]) -> TrialConfig:
+    """Of what is left, and of the space of a search, the configuration of the most work a step, as it can be timed.
+
+    If it begins with other trials' weights, which are not there yet, it is timed as BSCE on the same network and images.
+    """
+    found = [*configs, *([largest] if (largest := _largest(plan)) is not None else [])]
+    config = max(found, key=estimate.step)
+    if not config.method.requires(config):
+        return config
+    return TrialConfig.model_validate(config.model_dump(mode="json") | {"method": {"name": "bsce"}})
+
+
+def _largest(plan: Plan) -> TrialConfig | None:
+    """Of a search: every parameter at the value with the most work, if that is valid, else the one that matters most."""
+    search, base = plan.loaded.spec.search, plan.search_base
+    if search is None or base is None:
+        return None
+    found, chosen = [base], dict[str, Any]()
+    for name, parameter in search.space.items():
+        conditions = {k: v[0] if isinstance(v, list) else v for k, v in (parameter.when or {}).items()}
+        made = [
+            (search_cell(plan, {**conditions, name: v}).config, {**conditions, name: v})
+            for v in parameter.sample_values()
+        ]
+        config, choice = max(made, key=lambda one: estimate.step(one[0]))
+        if estimate.step(config) > estimate.step(base):
+            found.append(config)
+            chosen |= choice
+    with suppress(UserError):
+        found.append(search_cell(plan, chosen).config)
+    return max(found, key=estimate.step)
 
 
 def check(configs: Iterable[TrialConfig]) -> None:
     """Raises ``UserError`` for trials of which no few steps can be taken."""
     for config in configs:
-        if config.custom is not None or config.synthetic is not None:
+        what = "custom.function" if config.custom is not None else "synthetic" if config.synthetic is not None else ""
+        if what or config.data.whole:
+            why = f"takes a few steps of the trainer, which {what} does not have"
             raise UserError(
-                f"resources: auto takes a few steps of the trainer to see what a trial needs, which "
-                f"{'custom.function' if config.custom is not None else 'synthetic'} does not have: set "
+                f"resources: auto {why if what else 'does not time windows of whole pictures (data.aspect: whole)'}: set "
                 "resources.cpus_per_worker and gpus_per_worker instead"
             )
 
 
-def kind(config: TrialConfig, machine: Mapping[str, str]) -> str:
-    """What decides pace and memory: the shape of the step, the machine (``provenance.hardware``), the version."""
-    model, data = config.model, config.data
+def trials(plan: Plan, left: int, ended: int) -> int:
+    """So many are to be trained: ``left`` cells, and of a search all but those that have ``ended``."""
+    search = plan.loaded.spec.search
+    return left + (max(search.trials - ended, 0) if search is not None and plan.search_base is not None else 0)
+
+
+def kind(config: TrialConfig, on: Machine, hardware: Mapping[str, str]) -> str:
+    """What decides pace and memory: the shape of the step, the machine (with ``provenance.hardware``), the versions."""
+    model, data, training = config.model, config.data, config.training
     shape = [
         f"{config.method.name}, K = {model.experts}, T = {config.augmentation.copies}, {config.augmentation.policy}",
-        f"{model.backbone} {model.stem or ''} {model.shared}".replace("  ", " "),
+        f"{model.backbone} {model.stem or ''} {model.shared} {model.classifier}".replace("  ", " "),
         f"{data.path or data.name} {data.store_size or data.image_size or ''}".strip(),
-        f"{config.training.batch_size} images, {config.training.precision}",
-        f"{machine['cpu']}; GPU: {machine['gpu']}",
-        f"ltsearch {ltsearch.__version__}",
+        f"{training.batch_size} images, {training.precision}{', deterministic' if training.deterministic else ''}",
+        f"{on.cores} cores of {hardware['cpu']}; " + (f"a GPU of {hardware['gpu']}" if on.gpu else "no GPU"),
+        f"ltsearch {ltsearch.__version__}, torch {version('torch')}",
     ]
     return "; ".join(shape)
 
@@ -171,7 +238,7 @@ def _read(store: CellStore) -> dict[str, Any]:
     return there if isinstance(there, dict) else {}
 
 
-def fill_in(resources: Resources, chosen: Measured, gpus: bool) -> Resources:
+def fill_in(resources: Resources, pack: Pack, on: Machine) -> Resources:
     """What one trial holds in this pack."""
-    over = {"auto": False, "cpus_per_worker": float(chosen.pack.threads)}
-    return resources.model_copy(update=over | ({"gpus_per_worker": 1 / chosen.pack.trials} if gpus else {}))
+    over: dict[str, object] = {"auto": False, "cpus_per_worker": float(pack.threads)}
+    return resources.model_copy(update=over | ({"gpus_per_worker": 1 / pack.trials} if on.gpu else {}))

@@ -30,6 +30,7 @@ from trainables.overrides import flatten
 
 State = str
 MOST_TIMED = 100  # finished cells that an estimate looks at
+_OVER = ("done", "diverged", "out_of_memory")
 _SHOWN = {Status.FINISHED: "done", Status.RUNNING: "interrupted"}
 
 
@@ -167,22 +168,25 @@ def _auto(
     plan: Plan, store: CellStore, states: Mapping[str, State], nodes: Sequence[placement.Node] | None
 ) -> tuple[Plan, str]:
     """The plan as it would run here, if packs of its kind were timed before, and what to tell of it."""
-    resources, search = plan.loaded.spec.resources, plan.loaded.spec.search
-    configs = [cell.config for cell in plan.cells if states[cell.id] != "done"]
-    configs += [plan.search_base] if plan.search_base is not None else []
-    gpus = sum(node.get("GPU", 0.0) for node in nodes or ())
-    config = side_by_side.costliest(configs) if configs else None
-    found = side_by_side.known(store, side_by_side.kind(config, hardware())) if config is not None and nodes else []
+    resources = plan.loaded.spec.resources
+    left = [cell.config for cell in plan.cells if states[cell.id] not in _OVER]
+    before = searched(plan, store)
+    ended = sum(trial.state != "running" for trial in before.trials) if before else 0
+    trials = side_by_side.trials(plan, len(left), ended)
+    on = side_by_side.machine(resources, {str(i): node for i, node in enumerate(nodes or ())})
+    if not trials or on is None:
+        return plan, "Resources: auto"
+    config = side_by_side.costliest(plan, left)
+    found = side_by_side.known(store, side_by_side.kind(config, on, hardware()))
     if not found:
         return (
             plan,
             "Resources: auto: a few steps are timed when the sweep starts; until then as if a trial took one CPU",
         )
-    trials = len(configs) + (search.trials if search is not None and plan.search_base is not None else 0)
-    devices = int(gpus) or 1
-    chosen = side_by_side.choose(found, trials, devices, resources.max_concurrent if devices == 1 else None)
-    plan = plan.with_resources(side_by_side.fill_in(resources, chosen, bool(gpus)))
-    return plan, "Resources: auto, as timed here before"
+    chosen = side_by_side.choose(found, trials, on.devices, resources.max_concurrent)
+    return plan.with_resources(
+        side_by_side.fill_in(resources, chosen.pack, on)
+    ), "Resources: auto, as timed here before"
 
 
 def _resources(plan: Plan, nodes: Sequence[placement.Node] | None, where: str) -> list[str]:
@@ -202,7 +206,7 @@ def _resources(plan: Plan, nodes: Sequence[placement.Node] | None, where: str) -
 def _time(
     plan: Plan, store: CellStore, states: Mapping[str, State], nodes: Sequence[placement.Node] | None
 ) -> list[str]:
-    left = [cell for cell in plan.cells if states[cell.id] not in ("done", "diverged", "out_of_memory")]
+    left = [cell for cell in plan.cells if states[cell.id] not in _OVER]
     finished = [cell for cell in plan.cells if states[cell.id] == "done"]
     some = random.Random(0).sample(finished, min(len(finished), MOST_TIMED))
     known = [(cell, record) for cell in some if (record := store.read(cell.id)) and record.status is Status.FINISHED]
@@ -215,12 +219,13 @@ def _time(
         f"from {len(rates)} finished cells" if rates else f"a rough guess for {'one GPU' if on_gpu else 'such CPUs'}"
     )
     each = [estimate.work(cell.config, on_gpu) for cell in left]
-    if any(cost is None for cost in each):
+    base = estimate.work(plan.search_base, on_gpu) if plan.search_base is not None else 0.0
+    if any(cost is None for cost in (*each, base)):
         return ["Time: not known before the data was read"]
     trials = [(cost or 0.0) / rate for cost in each]
     text = f"{len(left)} ablation cells, {clock(sum(trials))} of training"
     if search is not None and plan.search_base is not None:
-        one = (estimate.work(plan.search_base, on_gpu) or 0) / rate
+        one = (base or 0.0) / rate
         before = searched(plan, store)
         ended = sum(trial.state != "running" for trial in before.trials) if before else 0
         confirmed = [cell.cell for winner in before.confirmed for cell in winner.cells] if before else []
@@ -239,7 +244,7 @@ def _time(
 
 def _memory(plan: Plan, store: CellStore, states: Mapping[str, State]) -> list[str]:
     """The most that one trial that is left takes, by what finished ones took; nothing before one has finished."""
-    left = [cell.config for cell in plan.cells if states[cell.id] not in ("done", "diverged", "out_of_memory")]
+    left = [cell.config for cell in plan.cells if states[cell.id] not in _OVER]
     finished = [cell for cell in plan.cells if states[cell.id] == "done"][:MOST_TIMED]
     records = [(cell.config, record) for cell in finished if (record := store.read(cell.id)) is not None]
     seen = [

@@ -171,7 +171,8 @@ class Resources(Checked):
         set_apart = sorted(name for name in said if getattr(self, name) != type(self).model_fields[name].default)
         if self.auto and set_apart:
             raise ValueError(
-                f"auto finds out what a trial of one worker holds: leave {', '.join(set_apart)} out, or set `auto: false`"
+                f"auto finds out what a trial of one worker holds: leave {', '.join(set_apart)} out, or write `resources: "
+                "auto`, which undoes what a file that is extended says of it"
             )
         return self
 
@@ -249,6 +250,11 @@ class SweepSpec(Checked):
     @model_validator(mode="after")
     def _check(self) -> Self:
         seeds = self.seed_numbers()
+        if self.search is not None and self.search.max_gpu_hours is not None and self.resources.auto:
+            raise ValueError(
+                "search.max_gpu_hours needs to know what of a GPU a trial holds, which `resources: auto` finds out later; set "
+                "search.max_hours (of training), or resources.gpus_per_worker"
+            )
         if self.search is not None and self.search.max_gpu_hours is not None and not self.resources.gpus_per_worker:
             raise ValueError(
                 f"search.max_gpu_hours = {self.search.max_gpu_hours} goes with resources.gpus_per_worker > 0; set "

@@ -9,6 +9,7 @@ from ltsearch.study.overrides import merge, nest, nest_key
 from ltsearch.study.yaml_file import read_yaml
 from trainables.errors import UserError
 
+AUTO = {"auto": True, "workers": 1, "cpus_per_worker": 1, "gpus_per_worker": 0, "memory_per_worker": None}
 MOST_FILES = 100  # that a study extends, each as often as it is named
 
 
@@ -44,22 +45,17 @@ def read_study(file: Path, below: tuple[Path, ...] = (), read: list[Path] | None
 
 def apply(tree: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Overrides of a spec. ``base`` merges as configurations do; parameters of a space are replaced whole."""
-    merged = merge(_long(_nested_base(tree)), _long(_nested_base(nest_outer(over))))
+    merged = merge(_nested_base(tree), _nested_base(nest_outer(over)))
     space = ((over.get("search") or {}) if isinstance(over.get("search"), dict) else {}).get("space")
     if isinstance(space, dict):
         merged["search"]["space"] = {**((tree.get("search") or {}).get("space") or {}), **space}
     return merged
 
 
-def _long(tree: dict[str, Any]) -> dict[str, Any]:
-    """``resources: auto`` as the mapping that it is short for."""
-    return {**tree, "resources": {"auto": True}} if tree.get("resources") == "auto" else tree
-
-
 def nest_outer(over: dict[str, Any]) -> dict[str, Any]:
     """Dotted keys of ``--set`` and profiles, down to but not into a search space, whose names have dots of their own."""
     out: dict[str, Any] = {}
-    for key, value in over.items():
+    for key, value in _long(over).items():
         if key == "search" and isinstance(value, dict):
             for inner, deeper in value.items():
                 out = merge(out, nest_key(f"search.{inner}", deeper))
@@ -68,8 +64,13 @@ def nest_outer(over: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
+def _long(tree: dict[str, Any]) -> dict[str, Any]:
+    """``resources: auto`` as the mapping that it is short for, which undoes what it is put on top of."""
+    return {**tree, "resources": dict(AUTO)} if tree.get("resources") == "auto" else dict(tree)
+
+
 def _nested_base(tree: dict[str, Any]) -> dict[str, Any]:
-    out = dict(tree)
+    out = _long(tree)
     if isinstance(out.get("base"), dict):
         out["base"] = nest(out["base"])
     if isinstance(out.get("profiles"), dict):
