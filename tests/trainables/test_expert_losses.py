@@ -192,7 +192,7 @@ def test_bbn(formulation: str) -> None:
                 row = w @ f + bias
                 want += (alpha * ce(row, LABELS[b]) + (1 - alpha) * ce(row, other[b])) / (T * B)
         got = made.both_losses(z, torch.tensor(LABELS), torch.tensor(other), epoch)["loss"]
-        assert float(got) == pytest.approx(want, rel=1e-10)
+        assert got.item() == pytest.approx(want, rel=1e-10)
     both = torch.stack([uniform[0], reversed_[0]])
     at_test = made.predict(Outputs(torch.empty(0), both)).logits[0].detach().numpy()
     f = np.concatenate([both[0].numpy(), both[1].numpy()], -1) * (1.0 if formulation == "official" else 0.5)

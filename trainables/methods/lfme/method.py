@@ -36,13 +36,18 @@ class LFME(Method[LFMEOptions]):
         """Weights of the groups, and what was counted, are a part of what is kept."""
         super().__init__(config, class_counts)
         groups = len(self.options.groups)
-        self.classes = [
-            torch.nonzero((class_counts >= SHOT_BOUNDS[g][0]) & (class_counts <= SHOT_BOUNDS[g][1]))[:, 0]
-            for g in self.options.groups
-        ]
+        for group in self.options.groups:
+            low, high = SHOT_BOUNDS[group]
+            classes = torch.nonzero((class_counts >= low) & (class_counts <= high))[:, 0]
+            self.register_buffer(f"classes_{group}", classes, persistent=False)
         self.register_buffer("weight", torch.ones(groups, dtype=self.dtype))
         self.register_buffer("seen", torch.zeros(groups, 3, dtype=torch.float64), persistent=False)
         self.register_buffer("easy", torch.ones(0, dtype=self.dtype), persistent=False)
+
+    @property
+    def classes(self) -> list[Tensor]:
+        """Of every group ``[C_g]``, on the method's device."""
+        return [self.get_buffer(f"classes_{group}") for group in self.options.groups]
 
     def survey(self, network: Network, training: Callable[[], Iterator[Images]]) -> None:
         """``v_0`` of every training image: its expert's confidence, scaled to ``[n_min/n_group, 1]`` within its class."""
@@ -60,7 +65,7 @@ class LFME(Method[LFMEOptions]):
     @staticmethod
     def _of_group(labels: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Which of ``[N]`` labels are of the group (bool), and their number within it."""
-        match = labels[:, None] == classes.to(labels.device)
+        match = labels[:, None] == classes
         return match.any(1), match.long().argmax(1)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -79,12 +84,12 @@ class LFME(Method[LFMEOptions]):
         for g, (teacher, classes) in enumerate(zip(batch.teacher_logits, self.classes, strict=True)):
             expert = teacher.mean(0)  # [T, B, C_g]
             target = F.log_softmax(expert / self.options.temperature, dim=-1)
-            student = z[..., classes.to(z.device)]
+            student = z[..., classes]
             term = distillation.divergence(target, student, self.options.temperature) / self.options.temperature**2
             taught = taught + self.weight[g] * term
             rows, place = self._of_group(batch.labels, classes)
-            right = (batch.logits.detach().argmax(-1) == batch.labels)[:, :, rows].double().mean((0, 1)).sum()
-            expert_right = (expert.argmax(-1) == place)[:, rows].double().mean(0).sum()
+            right = ((batch.logits.detach().argmax(-1) == batch.labels) & rows).double().mean((0, 1)).sum()
+            expert_right = ((expert.argmax(-1) == place) & rows).double().mean(0).sum()
             self.seen[g] += torch.stack([right, expert_right, rows.sum().double()])
         return {"loss": loss + taught, "own": loss.detach(), "distillation": taught.detach()}
 
@@ -109,7 +114,7 @@ def easiness(confidence: Tensor, labels: Tensor, class_counts: Tensor, groups: l
     ``t`` of a group is the mean size of the smallest group over its own, so that large groups start with their easiest images.
     """
     sizes = class_counts.to(confidence.dtype)
-    means = [sizes[classes.to(sizes.device)].mean() for classes in groups]
+    means = [sizes[classes].mean() for classes in groups]
     smallest = torch.stack(means).min()
     out = torch.ones_like(confidence)
     for classes, mean in zip(groups, means, strict=True):
