@@ -24,6 +24,7 @@ CPU_LAUNCH, GPU_LAUNCH = 0.004, 0.008
 TEST = 1 / 3  # of a training pass: no backward
 # Seconds beside the training (`docs/benchmarks.md`, trial overhead): to the first trial, of every trial, and of the report.
 START, TRIAL, END = 9.0, 0.03, 5.0
+SMALLEST = 0.8e9  # bytes of a trial on CPUs whose step keeps next to nothing
 KEPT = 0.05  # bytes that a step keeps until its backward pass, for every multiply-add forwards; fp32, small ResNets
 
 
@@ -56,10 +57,14 @@ def work(config: TrialConfig, on_gpu: bool = False) -> float | None:
 
 def step(config: TrialConfig, size: int | None = None, on_gpu: bool = False) -> float:
     """Work of one batch, in the same unit; ``size``: of the stored images in pixels, where the configuration has none."""
-    experts, passes = config.model.experts, config.training.batch_size * config.augmentation.copies
-    passes *= 1 + len(config.method.streams(config))
     launch = GPU_LAUNCH * GPU_RATE if on_gpu else CPU_LAUNCH * CPU_RATE
-    return passes * experts * _one(config, size) + (1 + experts) * launch
+    return _passes(config, size) + (1 + config.model.experts) * launch
+
+
+def _passes(config: TrialConfig, size: int | None = None) -> float:
+    """Of a batch's images, copies and experts; BBN takes two batches at a time."""
+    images = config.training.batch_size * (1 + len(config.method.streams(config)))
+    return images * config.augmentation.copies * config.model.experts * _one(config, size)
 
 
 def _one(config: TrialConfig, size: int | None) -> float:
@@ -112,14 +117,16 @@ def makespan(seconds: Iterable[float], slots: int) -> float:
 
 
 def memory(config: TrialConfig, known: Sequence[tuple[TrialConfig, float]]) -> float:
-    """Bytes that a trial holds at most: what the one with the nearest step held, and what its own step keeps more or less."""
+    """Bytes that a trial holds at most: what the one with the nearest step held, and what its own step keeps more or less.
+
+    Of a smaller one at least in proportion: what of the other's was not its step's is not known.
+    """
     mine = _passes(config)
     other, peak = min(known, key=lambda one: abs(math.log(_passes(one[0]) / mine)))
-    return max(peak + KEPT * (mine - _passes(other)), 0.0)
-
-
-def _passes(config: TrialConfig) -> float:
-    return config.training.batch_size * config.augmentation.copies * config.model.experts * _one(config, None)
+    more = mine - _passes(other)
+    return (
+        peak + KEPT * more if more >= 0 else max(peak + KEPT * more, peak * mine / _passes(other), min(peak, SMALLEST))
+    )
 
 
 def macs(backbone: str, stem: str | None, size: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,10 @@ Node = Mapping[str, float]  # CPU, GPU, accelerator_type:…; memory in bytes, w
 
 def this_machine() -> list[Node]:
     """CPUs and GPUs of this machine, as a cluster of one node."""
-    return [{"CPU": float(usable_cpus()), "GPU": float(len(gpu_names()))}]
+    gpus = len(gpu_names())
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:  # as Ray counts them
+        gpus = min(gpus, len([one for one in visible.split(",") if one.strip() not in ("", "-1")]))
+    return [{"CPU": float(usable_cpus()), "GPU": float(gpus)}]
 
 
 def at_once(resources: Resources, nodes: Sequence[Node]) -> int:

@@ -152,12 +152,12 @@ def machine(resources: Resources, nodes: Mapping[str, Node]) -> Machine | None:
     return replace(least, devices=sum(one.devices for one in found))
 
 
-def costliest(plan: Plan, configs: Iterable[TrialConfig]) -> TrialConfig:
-    """Of what is left, and of the space of a search, the configuration of the most work a step, as it can be timed.
+def costliest(plan: Plan, configs: Iterable[TrialConfig], searches: bool) -> TrialConfig:
+    """Of what is left, and of the space of a search that goes on, the configuration of the most work a step, to be timed.
 
     If it begins with other trials' weights, which are not there yet, it is timed as BSCE on the same network and images.
     """
-    found = [*configs, *([largest] if (largest := _largest(plan)) is not None else [])]
+    found = [*configs, *([largest] if searches and (largest := _largest(plan)) is not None else [])]
     config = max(found, key=estimate.step)
     if not config.method.requires(config):
         return config
@@ -195,12 +195,6 @@ def check(configs: Iterable[TrialConfig]) -> None:
                 f"resources: auto {why if what else 'does not time windows of whole pictures (data.aspect: whole)'}: set "
                 "resources.cpus_per_worker and gpus_per_worker instead"
             )
-
-
-def trials(plan: Plan, left: int, ended: int) -> int:
-    """So many are to be trained: ``left`` cells, and of a search all but those that have ``ended``."""
-    search = plan.loaded.spec.search
-    return left + (max(search.trials - ended, 0) if search is not None and plan.search_base is not None else 0)
 
 
 def kind(config: TrialConfig, on: Machine, hardware: Mapping[str, str]) -> str:

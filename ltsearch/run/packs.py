@@ -9,7 +9,7 @@ from ltsearch.plan import placement, side_by_side
 from ltsearch.plan.cells import Plan
 from ltsearch.plan.placement import Node
 from ltsearch.plan.side_by_side import Machine, Measured, Pack
-from ltsearch.run.outstanding import Work
+from ltsearch.run.outstanding import Work, is_settled
 from ltsearch.store.cells import CellStore
 from ltsearch.store.provenance import hardware
 from trainables.config import TrialConfig
@@ -40,15 +40,16 @@ def resolve(
     side_by_side.check(work.configs)
     on = side_by_side.machine(resources, nodes)
     later = placement.at_most(resources, growing) if growing else []
-    if on is None or (not on.gpu and any(node.get("GPU", 0.0) for node in later)):
-        what = "with GPUs" if on else "with room for one"
+    if on is None or (not on.gpu and (growing == {} or any(node.get("GPU", 0.0) for node in later))):
+        what = "with GPUs, which it may get," if on else "with room for one"
         raise UserError(
             f"resources: auto times trials on a node, and there is none {what} yet: start one first, or {INSTEAD}"
         )
-    trials = side_by_side.trials(plan, len(work.configs), work.study.ended() if work.study is not None else 0)
-    found = _known_or_timed(plan, work, store, on, say)
+    left = _search_left(plan, work)
+    trials = sum(not is_settled(cell.id, store) for cell in plan.cells) + left
+    found = _known_or_timed(plan, work, store, on, left > 0, say)
     if found:
-        chosen = side_by_side.choose(found, trials, on.devices, resources.max_concurrent)
+        chosen = side_by_side.choose(found, max(trials, 1), on.devices, resources.max_concurrent)
         pack, takes = chosen.pack, f" and {chosen.bytes / 2**30:.2g} GiB"
     else:
         pack, takes = (Pack(1, on.cores) if on.gpu else Pack(on.cores, 1)), ""
@@ -57,14 +58,24 @@ def resolve(
     return plan.with_resources(side_by_side.fill_in(resources, pack, on))
 
 
+def _search_left(plan: Plan, work: Work) -> int:
+    """Trials of the search that are still to come."""
+    search, study = plan.loaded.spec.search, work.study
+    if search is None or plan.search_base is None:
+        return 0
+    if study is None:
+        return search.trials
+    return 0 if study.is_over() else max(search.trials + study.known() - study.ended(), 0)
+
+
 def _known_or_timed(
-    plan: Plan, work: Work, store: CellStore, on: Machine, say: Callable[[str], None]
+    plan: Plan, work: Work, store: CellStore, on: Machine, searches: bool, say: Callable[[str], None]
 ) -> list[Measured]:
     """Empty if no node was free to time on."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    config = side_by_side.costliest(plan, work.configs)
+    config = side_by_side.costliest(plan, work.configs, searches)
     there = NodeAffinitySchedulingStrategy(on.node, soft=False)
     try:
         asked = ray.remote(num_cpus=0)(hardware).options(scheduling_strategy=there).remote()
@@ -83,8 +94,9 @@ def _known_or_timed(
         found = ray.get(timer.measure.remote(_request(config, work), on))
         ray.kill(timer)
     except ray.exceptions.RayError as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"resources: auto: trials could not be timed ({first[:300]}): {INSTEAD}") from None
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        why = lines[-1] if isinstance(error, ray.exceptions.RayTaskError) else lines[0]  # a traceback ends with it
+        raise UserError(f"resources: auto: trials could not be timed ({why.strip()[:300]}): {INSTEAD}") from None
     if isinstance(found, str):
         raise UserError(f"resources: auto: not even one trial of {config.method.name} takes its first steps: {found}")
     timed: list[Measured] = found

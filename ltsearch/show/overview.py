@@ -170,13 +170,13 @@ def _auto(
     """The plan as it would run here, if packs of its kind were timed before, and what to tell of it."""
     resources = plan.loaded.spec.resources
     left = [cell.config for cell in plan.cells if states[cell.id] not in _OVER]
-    before = searched(plan, store)
-    ended = sum(trial.state != "running" for trial in before.trials) if before else 0
-    trials = side_by_side.trials(plan, len(left), ended)
+    searches = _search_left(plan, store)
+    side_by_side.check([*left, *([plan.search_base] if searches and plan.search_base is not None else [])])
+    trials = len(left) + searches
     on = side_by_side.machine(resources, {str(i): node for i, node in enumerate(nodes or ())})
     if not trials or on is None:
         return plan, "Resources: auto"
-    config = side_by_side.costliest(plan, left)
+    config = side_by_side.costliest(plan, left, searches > 0)
     found = side_by_side.known(store, side_by_side.kind(config, on, hardware()))
     if not found:
         return (
@@ -187,6 +187,16 @@ def _auto(
     return plan.with_resources(
         side_by_side.fill_in(resources, chosen.pack, on)
     ), "Resources: auto, as timed here before"
+
+
+def _search_left(plan: Plan, store: CellStore) -> int:
+    """Trials of the search that are still to come."""
+    search, before = plan.loaded.spec.search, searched(plan, store)
+    if search is None or before is None:
+        return search.trials if search is not None else 0
+    if before.stopped_by and not before.stopped_by.endswith(" trials"):  # by a target, or hours
+        return 0
+    return max(search.trials - sum(trial.state != "running" for trial in before.trials), 0)
 
 
 def _resources(plan: Plan, nodes: Sequence[placement.Node] | None, where: str) -> list[str]:
@@ -227,12 +237,11 @@ def _time(
     if search is not None and plan.search_base is not None:
         one = (base or 0.0) / rate
         before = searched(plan, store)
-        ended = sum(trial.state != "running" for trial in before.trials) if before else 0
         confirmed = [cell.cell for winner in before.confirmed for cell in winner.cells] if before else []
         confirm = search.confirm.top_k * len(seed_list(search.confirm.seeds)) if search.confirm else 0
         confirm -= sum((record := store.head(cell)) is not None and record.status in SETTLED for cell in confirmed)
         share = estimate.share(search.early_stopping, plan.search_base.training.epochs)
-        more = [one * share] * max(search.trials - ended, 0) + [one] * max(confirm, 0)
+        more = [one * share] * _search_left(plan, store) + [one] * max(confirm, 0)
         text += f"; search and confirmation, {clock(sum(more))}"
         trials += more
     at_once = (

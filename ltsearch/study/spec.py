@@ -171,8 +171,8 @@ class Resources(Checked):
         set_apart = sorted(name for name in said if getattr(self, name) != type(self).model_fields[name].default)
         if self.auto and set_apart:
             raise ValueError(
-                f"auto finds out what a trial of one worker holds: leave {', '.join(set_apart)} out, or write `resources: "
-                "auto`, which undoes what a file that is extended says of it"
+                f"auto finds out what a trial of one worker holds: leave {', '.join(set_apart)} out (`resources: auto` undoes "
+                "what lies below it), or put `auto: false` beside it"
             )
         return self
 

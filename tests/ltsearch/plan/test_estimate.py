@@ -66,6 +66,16 @@ def test_memory_from_the_most_similar_trial() -> None:
     assert memory(one, [(small, 0.809e9)]) == pytest.approx(1.005e9, rel=0.25)
 
 
+def test_memory_is_never_less_than_a_process_holds() -> None:
+    """Networks keep 0.043 to 0.076 bytes a multiply-add: what a large one kept is not all of it the step's."""
+    huge = config(training={"epochs": 2, "batch_size": 128}, model={"backbone": "resnet32", "experts": 3})
+    small = config(training={"epochs": 2, "batch_size": 64}, model={"backbone": "resnet8"})
+    assert memory(small, [(huge, 0.4e9 + 0.043 * 3 * 128 * 69e6)]) == 0.8e9
+    bbn = config(method={"name": "bbn"}, model={"backbone": "resnet32", "experts": 2, "shared": "all_but_last_block"})
+    two = config(model={"backbone": "resnet32", "experts": 2})
+    assert memory(bbn, [(two, 2e9)]) == pytest.approx(2e9 + 0.05 * 100 * 2 * 69e6)
+
+
 def test_the_hours_in_the_docs_are_the_models() -> None:
     """`docs/scaling.md`, Table 7 of the paper: GPUs, then hours by trials at once on each of them."""
     rows = re.findall(r"^\| (\d+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", SCALING.read_text(), re.M)
