@@ -24,10 +24,11 @@ from trainables.files import Location, RemotePath
 class Claims:
     """Of one driver. Methods raise ``OSError`` if the storage does not answer."""
 
-    def __init__(self, store: CellStore, lock: SweepLock | RemoteLock) -> None:
-        """``lock`` is held as long as the claims are to count."""
+    def __init__(self, store: CellStore, lock: SweepLock | RemoteLock | None) -> None:
+        """``lock`` is held as long as the claims are to count; None for who only looks at those of others."""
         self.store = store
-        self.mine = {"sweep": lock.sweep, "mark": lock.mark, "pid": os.getpid(), "host": socket.gethostname()}
+        sweep, mark = (lock.sweep, lock.mark) if lock is not None else ("", "")
+        self.mine = {"sweep": sweep, "mark": mark, "pid": os.getpid(), "host": socket.gethostname()}
         self.held: set[str] = set()
         self._beats: dict[
             str, tuple[object, float]

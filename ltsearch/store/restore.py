@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import lzma
 import re
+import time
 import zipfile
 import zlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ltsearch.store.cells import CellStore
+from ltsearch.store.claims import Claims
+from ltsearch.store.locks import DEAD_SECONDS
 from ltsearch.store.records import FINAL_ARTIFACT, RECORD_ARTIFACT, SETTLED, CellRecord, Status
 from ltsearch.store.validation import BadRecord, parse
 from trainables.errors import UserError
-from trainables.files import write_atomic
+from trainables.files import RemotePath, write_atomic
 
 _CELL = re.compile(rf"cells/([^/]+)/{re.escape(RECORD_ARTIFACT)}")
 # What reading a member can raise: damaged, cut off, of an unknown compression, encrypted.
@@ -36,8 +40,8 @@ class Restored(NamedTuple):
 def restore(path: Path, store: CellStore) -> Restored:
     """Put the settled cells of an export into a store; what is there stays as it is.
 
-    Left out are cells without a result (not ended, or out of their machine's memory), and those that are broken or that this
-    version would train otherwise.
+    Left out are cells without a result (not ended, or out of their machine's memory), those that are broken or that this version
+    would train otherwise, and those that a sweep is training now.
 
     Raises ``UserError`` if the file is no export or the store cannot be written to.
     """
@@ -54,10 +58,14 @@ def restore(path: Path, store: CellStore) -> Restored:
         if not cells:
             raise UserError(f"{path}: no trials in it; `python -m analysis.report STUDY --export` writes an export")
         store.check_writable()
+        claims = _watched(store, cells)
         for cell in cells:
             known = store.read(cell)
             if known is not None and known.status in SETTLED:
                 there += 1
+                continue
+            if other := claims.other(cell):
+                left_out[cell] = f"{other} is training it now"
                 continue
             try:
                 record, final = _read(archive, cell)
@@ -73,6 +81,14 @@ def restore(path: Path, store: CellStore) -> Restored:
             store.write(record)
             new += 1
     return Restored(new, there, left_out)
+
+
+def _watched(store: CellStore, cells: Sequence[str]) -> Claims:
+    """Claims of others: those in an object store count while they are renewed, which is seen by looking twice."""
+    claims = Claims(store, None)
+    if isinstance(store.root, RemotePath) and any([claims.other(cell) for cell in cells]):
+        time.sleep(DEAD_SECONDS)
+    return claims
 
 
 def _read(archive: zipfile.ZipFile, cell: str) -> tuple[CellRecord, bytes | None]:

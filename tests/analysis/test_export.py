@@ -18,6 +18,8 @@ from analysis.read.export import EXPORT, Export
 from analysis.read.mlflow_store import TrackingStore
 from ltsearch import cli
 from ltsearch.store.cells import CellStore
+from ltsearch.store.claims import Claims
+from ltsearch.store.locks import sweep_lock
 from ltsearch.store.records import CellRecord, FigureRequest, PairedTest
 from tests.analysis.figures_data import SWEEP, Row, fill
 from trainables.errors import UserError
@@ -294,6 +296,21 @@ def test_what_cannot_be_put_back_is_named(written: Path, tmp_path: Path, capsys:
     assert f"left out, {cells[0]}: it is not JSON" in out and f"left out, {cells[1]}: it has no result (failed)" in out
     assert f"left out, {cells[2]}: the configuration in it is that of cell" in out
     assert not any((tmp_path / "store" / "cells" / cell).exists() for cell in cells[:3])
+
+
+def test_what_a_sweep_is_training_is_left_to_it(
+    place: Path, written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = CellStore(tmp_path / "store")
+    before = CellStore(place / "store")
+    cells = [cell for cell in before.cells() if (before.folder(cell) / "record.json").is_file()]
+    words = [str(written / EXPORT), "--storage", str(store.root)]
+    with sweep_lock(store.sweep_folder("theirs")) as lock:
+        assert Claims(store, lock).take(cells[0]) is None
+        code, out, _ = put_back(words, capsys)
+        assert code == 0 and f"left out, {cells[0]}: sweep theirs (process " in out and "is training it now" in out
+        assert store.read(cells[0]) is None and f"{len(cells) - 1} trials put into" in out
+    assert "1 trials put into" in put_back(words, capsys)[1]  # it was killed
 
 
 def test_a_damaged_export_loses_no_more_than_what_is_damaged(
