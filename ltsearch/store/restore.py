@@ -40,7 +40,7 @@ class Restored(NamedTuple):
 def restore(path: Path, store: CellStore) -> Restored:
     """Put the settled cells of an export into a store; what is there stays as it is.
 
-    Left out are cells without a result (not ended, or out of their machine's memory), those that are broken or that this version
+    Left out are cells without a result (not ended, or out of memory), those that are broken or that this version
     would train otherwise, and those that a sweep is training now.
 
     Raises ``UserError`` if the file is no export or the store cannot be written to.
