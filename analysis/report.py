@@ -83,7 +83,8 @@ def _write(sweep: str, source: Source, folder: Path) -> tuple[Path, Entry]:
     document.say(*_head(plan))
     context = Context(plan, tables, source)
     if verdicts := verdict.build(plan, tables):
-        document.say("## Verdict", verdict.render(verdicts))
+        document.say("## Verdict", verdict.render(verdicts), "Data: [CSV](verdict.csv).")
+        document.files["verdict.csv"] = verdict.render_csv(verdicts)
         document.explain("Verdict", verdict.HOW_TO_READ)
     if plan.rows:
         _ablation(document, context)

@@ -45,3 +45,24 @@ def test_a_number_that_no_table_has_is_seen(tmp_path: Path) -> None:
     page.write_text('[4.0](a.csv "LDAM · x")')
     with pytest.raises(ValueError, match="not one row 'LDAM'"):
         results.fill(page)
+
+
+def test_claims_of_all_studies_below_a_page(tmp_path: Path) -> None:
+    found = {
+        "a": "x is better,,2,a paper,1.254,-0.5,3,5,0.2,open\n",
+        "b/c": "y is better,,,,-1,,,1,,open\nz,,,,,,,,,open\n",
+    }
+    for study, lines in found.items():
+        folder = tmp_path / study
+        folder.mkdir(parents=True)
+        (folder / "verdict.csv").write_text(f"row,setting,paper,source,difference,low,high,seeds,p,verdict\n{lines}")
+        (folder / "costs.csv").write_text("row,n,seconds\nx,5,1800\ny,1,1800\n")
+    page = tmp_path / "README.md"
+    page.write_text("<!-- begin claims -->\nof before\n<!-- end claims -->\n")
+    text = results.fill(page)
+    assert text.splitlines()[3:-1] == [
+        "| x is better | +2.00 | +1.25 [−0.50, +3.00] | open | 5 | 3.0 | [a](a/report.md) |",
+        "| y is better | – | −1.00 | open | 1 | 3.0 | [b/c](b/c/report.md) |",
+        "| z | – | – | open | – | 3.0 | [b/c](b/c/report.md) |",
+    ]
+    assert results.unlinked(text) == []

@@ -3,6 +3,8 @@
 A number is a link to the table that it comes from, and the link's title says where it stands there, as row and column, or as
 the difference of two rows: ``[7.3](study/ablation.csv "BSCE − CE · accuracy")``. It is rounded as it is written. A test holds
 that nothing has to be filled in, and that no number with decimals, in points or per cent stands there without its link.
+
+Between ``<!-- begin claims -->`` and ``<!-- end claims -->`` stand the claims of all studies below, with their trials' hours.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import pandas as pd
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 LINK = re.compile(r'\[([+−-]?[\d.]+)\]\(([^)\s]+\.csv) "([^"]+) · ([^"]+)"\)')
+CLAIMS = re.compile(r"(<!-- begin claims -->)(.*?)(<!-- end claims -->)", re.DOTALL)
 MEASURED = re.compile(r"\d+\.\d+|\d+ ?(?:percentage )?(?:points|%|per ?cent)")
 
 
@@ -30,12 +33,45 @@ def fill(page: Path) -> str:
         ValueError: a table, row or column does not exist.
 
     """
-    return LINK.sub(lambda link: _filled(page, link), page.read_text(encoding="utf-8"))
+    text = LINK.sub(lambda link: _filled(page, link), page.read_text(encoding="utf-8"))
+    return CLAIMS.sub(lambda block: f"{block[1]}\n{claims(page.parent)}\n{block[3]}", text)
+
+
+def claims(folder: Path) -> str:
+    """Of every study below that has a verdict: the claim, the paper's difference, ours, whether it holds, and the hours."""
+    lines = ["| claim | paper | here | verdict | seeds | hours | study |", "|---|---|---|---|--:|--:|---|"]
+    for file in sorted(folder.rglob("verdict.csv")):
+        study = file.parent.relative_to(folder)
+        cost = pd.read_csv(file.parent / "costs.csv")
+        hours = (cost["seconds"] * cost["n"]).sum() / 3600
+        for one in pd.read_csv(file).astype(object).fillna("").to_dict("records"):
+            ours = _points(one["difference"])
+            ours += f" [{_points(one['low'])}, {_points(one['high'])}]" if one["low"] != "" else ""
+            row = [
+                one["row"],
+                _points(one["paper"]),
+                ours,
+                one["verdict"],
+                "–" if one["seeds"] == "" else f"{one['seeds']:.0f}",
+                f"{hours:.1f}",
+            ]
+            lines.append(f"| {' | '.join(row)} | [{study}]({study}/report.md) |")
+    return "\n".join(lines)
+
+
+def _points(value: float | str) -> str:
+    return "–" if value == "" else f"{float(value):+.2f}".replace("-", "−")
 
 
 def unlinked(text: str) -> list[str]:
     """Measured numbers outside links and code: with decimals, in points or per cent."""
-    for known in (LINK, re.compile(r"```.*?```", re.DOTALL), re.compile(r"`[^`]*`"), re.compile(r"\]\([^)]*\)")):
+    for known in (
+        LINK,
+        CLAIMS,
+        re.compile(r"```.*?```", re.DOTALL),
+        re.compile(r"`[^`]*`"),
+        re.compile(r"\]\([^)]*\)"),
+    ):
         text = known.sub("", text)
     return MEASURED.findall(text)
 

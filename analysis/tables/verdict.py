@@ -196,6 +196,17 @@ def render(verdicts: Sequence[Verdict]) -> str:
     return "\n\n".join([*lines, *tables])
 
 
+def render_csv(verdicts: Sequence[Verdict]) -> str:
+    """A line a claim; differences in points."""
+    header = ["row", "setting", "paper", "source", "difference", "low", "high", "seeds", "p", "verdict"]
+    rows = []
+    for v in verdicts:
+        low, high = v.ours.interval if v.ours is not None and v.ours.interval is not None else (None, None)
+        ours = (v.ours.mean, low, high, v.ours.n, v.ours.p) if v.ours is not None else (None,) * 5
+        rows.append([v.claim, v.where, v.paper, v.source, *ours, v.says])
+    return markdown.csv_text(header, rows)
+
+
 def _table(verdicts: Sequence[Verdict]) -> str:
     where = len({v.where for v in verdicts}) > 1
     paper = any(v.paper is not None for v in verdicts)

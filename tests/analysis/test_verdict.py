@@ -151,6 +151,18 @@ def test_the_box() -> None:
     assert verdict.render([]) == ""
 
 
+def test_the_lines_of_the_csv() -> None:
+    held = Verdict("a is better than b", "IF 10", Difference(1.5, (0.25, 2.75), 5, 0.01), 2.0, "a paper", HOLDS)
+    alone = Verdict("c", "", Difference(1.0, None, 1), None, "", OPEN)
+    lines = verdict.render_csv([held, alone, Verdict("d", "", None, None, "", OPEN)])
+    assert lines.splitlines() == [
+        "row,setting,paper,source,difference,low,high,seeds,p,verdict",
+        "a is better than b,IF 10,2,a paper,1.5,0.25,2.75,5,0.01,holds",
+        f"c,,,,1,,,1,,{OPEN}",
+        f"d,,,,,,,,,{OPEN}",
+    ]
+
+
 def test_many_claims_are_folded() -> None:
     many = [made(HOLDS, 1, 2, claim=f"claim {i}", where=f"setting {i % 2}") for i in range(SHOWN + 3)]
     text = verdict.render(many)
