@@ -58,11 +58,11 @@ def work(config: TrialConfig, on_gpu: bool = False) -> float | None:
 def step(config: TrialConfig, size: int | None = None, on_gpu: bool = False) -> float:
     """Work of one batch, in the same unit; ``size``: of the stored images in pixels, where the configuration has none."""
     launch = GPU_LAUNCH * GPU_RATE if on_gpu else CPU_LAUNCH * CPU_RATE
-    return _passes(config, size) + (1 + config.model.experts) * launch
+    return passes(config, size) + (1 + config.model.experts) * launch
 
 
-def _passes(config: TrialConfig, size: int | None = None) -> float:
-    """Of a batch's images, copies and experts; BBN takes two batches at a time."""
+def passes(config: TrialConfig, size: int | None = None) -> float:
+    """Multiply-adds forwards of a batch's images, copies and experts; BBN takes two batches at a time."""
     images = config.training.batch_size * (1 + len(config.method.streams(config)))
     return images * config.augmentation.copies * config.model.experts * _one(config, size)
 
@@ -121,11 +121,11 @@ def memory(config: TrialConfig, known: Sequence[tuple[TrialConfig, float]]) -> f
 
     Of a smaller one at least in proportion: what of the other's was not its step's is not known.
     """
-    mine = _passes(config)
-    other, peak = min(known, key=lambda one: abs(math.log(_passes(one[0]) / mine)))
-    more = mine - _passes(other)
+    mine = passes(config)
+    other, peak = min(known, key=lambda one: abs(math.log(passes(one[0]) / mine)))
+    more = mine - passes(other)
     return (
-        peak + KEPT * more if more >= 0 else max(peak + KEPT * more, peak * mine / _passes(other), min(peak, SMALLEST))
+        peak + KEPT * more if more >= 0 else max(peak + KEPT * more, peak * mine / passes(other), min(peak, SMALLEST))
     )
 
 

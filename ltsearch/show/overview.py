@@ -263,5 +263,6 @@ def _memory(plan: Plan, store: CellStore, states: Mapping[str, State]) -> list[s
     known = [(config, peak) for config, peak, gpu in seen if peak and (gpu != "none") == on_gpu]
     if not left or not known:
         return []
-    most = max(estimate.memory(config, known) for config in left)
+    kinds = {estimate.passes(config): config for config in left}  # thousands of cells are of a few
+    most = max(estimate.memory(config, known) for config in kinds.values())
     return [f"Memory: at most {most / 2**30:.2g} GiB a trial (from {len(known)} finished cells)"]
