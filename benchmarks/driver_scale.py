@@ -1,4 +1,7 @@
-"""What the driver costs a trial as a sweep grows: its own work without Ray and without training, at 200 to 10,000 trials."""
+"""What the driver costs a trial as a sweep grows: its own work without Ray and without training, at 200 to 10,000 trials.
+
+And how many values a second MLflow takes from its writer: what a sweep tells faster is written after its last trial.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Row, Spread
+from benchmarks.measure import Row, Spread, peak_memory
+from benchmarks.mlflow_server import MlflowServer
 
 TITLE = "The driver as a sweep grows"
 SIZES = {False: (200, 2000, 10_000), True: (20, 60)}
-EPOCHS, METRICS, AT_ONCE = 100, 20, 8
+EPOCHS, METRICS, AT_ONCE, MANY = 100, 20, 8, 500
+LOOP = 340  # epochs a second that Tune's loop can hear of: docs/scaling.md
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -24,30 +29,65 @@ def run(quick: bool) -> list[Row]:
     rows: list[Row] = []
     sizes = SIZES[quick]
     for kind in ("ablation", "search"):
-        found = {size: _measured(kind, size) for size in sizes}
-        first, last = found[sizes[0]], found[sizes[-1]]
-        for size, one in found.items():
-            ratio = one["per_trial"] / first["per_trial"]
-            asked = f", of it asks {one['asks'] * 1e3:.1f} ms" if kind == "search" else ""
-            rows.append(
-                Row(
-                    f"{kind}: driver's own time a trial of {EPOCHS} epochs, {size:,} trials",
-                    "ms",
-                    ours=_one(one["per_trial"] * 1e3),
-                    target="≤ 1.3 × of the smallest" if size == sizes[-1] else "",
-                    met=ratio <= 1.3 if size == sizes[-1] else None,
-                    note=f"{ratio:.2f} × of {sizes[0]}{asked}",
-                )
+        found = {size: _measured(kind, size, "sweep", "restart", "plan") for size in sizes}
+        rows += _of_sizes(kind, found)
+    more = _measured("ablation", sizes[1], "sweep", at_once=MANY)["per_trial"]
+    few = _measured("ablation", sizes[1], "sweep")["per_trial"]
+    what = f"ablation: the same, {sizes[1]:,} trials, {MANY} at once instead of {AT_ONCE}"
+    rows.append(
+        Row(what, "ms", ours=_one(more * 1e3), target="≤ 1.3 ×", met=more <= 1.3 * few, note=f"{more / few:.2f} ×")
+    )
+    return rows + _mlflow(sizes[0])
+
+
+def _of_sizes(kind: str, found: dict[int, dict[str, float]]) -> list[Row]:
+    smallest, largest = min(found), max(found)
+    own = {size: one["per_trial"] - one["proposals"] for size, one in found.items()}
+    rows = []
+    for size in found:
+        ratio, at_end = own[size] / own[smallest], size == largest
+        rows.append(
+            Row(
+                f"{kind}: driver's own time a trial of {EPOCHS} epochs, {size:,} trials",
+                "ms",
+                ours=_one(own[size] * 1e3),
+                target=f"≤ 1.3 × of {smallest}" if at_end else "",
+                met=ratio <= 1.3 if at_end else None,
+                note=f"{ratio:.2f} × of {smallest}",
             )
-        grown = last["memory"] - first["memory"]
-        rows.append(_least(f"{kind}: memory of the driver at its end, {sizes[-1]:,} trials", "GB", last["memory"], 0.6))
-        rows[-1] = replace(
-            rows[-1],
-            note=f"{grown:.2f} GB more than at {sizes[0]}; Ray and Tune, which this leaves out, take 0.13 GB more",
         )
-        again = f"{kind}: the same command until its first trial, {sizes[-1]:,} trials over, without MLflow"
-        rows.append(_least(again, "s", last["restart"], 20))
-        rows.append(_least(f"{kind}: --plan, {sizes[-1]:,} trials over", "s", last["plan"], 3))
+    if kind == "search":
+        for size, one in found.items():
+            rows.append(
+                Row(f"search: TPE's own time a proposal, {size:,} trials", "ms", ours=_one(one["proposals"] * 1e3))
+            )
+    last = found[largest]
+    memory = _least(f"{kind}: memory of the driver at its end, {largest:,} trials", "GB", last["memory"], 0.6)
+    grown = last["memory"] - found[smallest]["memory"]
+    note = f"{grown:.2f} GB more than at {smallest}; Ray, Tune and MLflow are loaded"
+    rows.append(replace(memory, note=note))
+    again = f"{kind}: the same command until its first trial, {largest:,} trials over, without MLflow"
+    rows.append(_least(again, "s", last["restart"], 20))
+    rows.append(_least(f"{kind}: --plan, {largest:,} trials over", "s", last["plan"], 3))
+    return rows
+
+
+def _mlflow(size: int) -> list[Row]:
+    """Trials that are told as fast as they can be."""
+    rows, values = [], size * EPOCHS * (METRICS + 1)  # the epoch is a metric, too
+    with tempfile.TemporaryDirectory(prefix="ltb-") as folder:
+        server = MlflowServer(Path(folder))
+        server.start()
+        try:
+            for name, uri in (("a server on SQLite", server.uri), ("a SQLite file", f"sqlite:///{folder}/mlflow.db")):
+                rate = values / _measured("ablation", size, "sweep", uri=uri)["wall"]
+                most = LOOP * (METRICS + 1)
+                target = f"≥ {most:,}: {LOOP} epochs, all that Tune's loop hears of in a second"
+                rows.append(
+                    Row(f"MLflow, {name}: values a second", "", ours=_one(rate), target=target, met=rate >= most)
+                )
+        finally:
+            server.stop()
     return rows
 
 
@@ -59,13 +99,14 @@ def _least(what: str, unit: str, value: float, target: float) -> Row:
     return Row(what, unit, ours=_one(value), target=f"≤ {target:g}", met=value <= target)
 
 
-def _measured(kind: str, size: int) -> dict[str, float]:
+def _measured(kind: str, size: int, *parts: str, at_once: int = AT_ONCE, uri: str = "") -> dict[str, float]:
     """In processes of their own: memory and caches of one size do not help another."""
     with tempfile.TemporaryDirectory(prefix="ltb-") as folder:
         found: dict[str, float] = {}
-        for part in ("sweep", "restart", "plan"):
+        for part in parts:
+            words = [part, kind, str(size), folder, str(at_once), uri]
             done = subprocess.run(
-                [sys.executable, "-m", "benchmarks.driver_scale", part, kind, str(size), folder],
+                [sys.executable, "-m", "benchmarks.driver_scale", *words],
                 cwd=ROOT,
                 capture_output=True,
                 text=True,
@@ -111,7 +152,7 @@ def _study(kind: str, size: int) -> dict[str, Any]:
     return tree | {"seeds": seeds, "ablation": {"grid": {"axes": {"method.beta": values}}}}
 
 
-def _part(part: str, kind: str, size: int, folder: Path) -> dict[str, float]:
+def _part(part: str, kind: str, size: int, folder: Path, at_once: int, uri: str) -> dict[str, float]:
     import os
     import time
 
@@ -128,7 +169,7 @@ def _part(part: str, kind: str, size: int, folder: Path) -> dict[str, float]:
     elif part == "restart":
         _restart()
     else:
-        return _sweep(kind)
+        return _sweep(at_once, uri)
     return {part: time.perf_counter() - began}
 
 
@@ -147,15 +188,17 @@ def _restart() -> None:
     outstanding.recorded_cells(plan, work.study, store)
 
 
-def _sweep(kind: str) -> dict[str, float]:
+def _sweep(at_once: int, uri: str) -> dict[str, float]:
     """The queue, the search, progress and status as ``ltsearch.sweep`` has them, with trials that cost nothing."""
-    import resource
     import time
+
+    import mlflow  # noqa: F401  # what a driver has loaded, for its memory
+    import ray.tune  # noqa: F401
 
     from ltsearch.plan import sources
     from ltsearch.plan.layout import make_plan
     from ltsearch.plan.searched import search_data
-    from ltsearch.run.jobs import Job, Outcome
+    from ltsearch.run.jobs import Job, Listener, Outcome
     from ltsearch.run.queue import Queue
     from ltsearch.search.optuna_study import SearchStudy
     from ltsearch.show.progress import Progress
@@ -164,6 +207,8 @@ def _sweep(kind: str) -> dict[str, float]:
     from ltsearch.store.records import PLAN_ARTIFACT, Status
     from ltsearch.study.spec import load
     from ltsearch.sweep import plan_record, write_record
+    from ltsearch.tracking import background
+    from ltsearch.tracking.writer import Tracker
 
     plan = make_plan(load(Path("study.yaml")))
     store = CellStore("store")
@@ -175,15 +220,32 @@ def _sweep(kind: str) -> dict[str, float]:
     study = SearchStudy(plan, folder, fingerprint) if plan.search_base is not None else None
     progress, status = Progress("scale", 0, 0, terminal=False), StatusFile(folder, "scale", 0, 0)
     progress.say = lambda text: None  # type: ignore[method-assign]  # a line an event is the terminal's cost
-    queue = Queue(plan, store, study, [progress, status], lambda record: False)
+    listeners: list[Listener] = [progress, status]
+    tracker = Tracker(uri, "scale", "scale", store, warn=print) if uri else None
+    if tracker is not None:
+        background.GIVE_UP_SECONDS = 3600.0
+        tracker.open(plan_record(plan, {}, store))
+        listeners.append(tracker)
+    queue = Queue(plan, store, study, listeners, lambda record: False)
     running: list[Job] = []
-    driver = asks = 0.0
+    driver = proposals = 0.0
+    if study is not None:
+        ask = study.ask
+
+        def timed() -> Any:
+            nonlocal proposals
+            began = time.thread_time()
+            asked = ask()
+            proposals += time.thread_time() - began
+            return asked
+
+        study.ask = timed  # type: ignore[method-assign]
+    opened = time.monotonic()
     while True:
-        began, asked = time.thread_time(), time.thread_time()
-        while len(running) < AT_ONCE and (job := queue.next()) is not None:
+        began = time.thread_time()
+        while len(running) < at_once and (job := queue.next()) is not None:
             queue.started(job)
             running.append(job)
-        asks += time.thread_time() - asked
         driver += time.thread_time() - began
         if not running:
             break
@@ -196,9 +258,10 @@ def _sweep(kind: str) -> dict[str, float]:
         queue.end(job, Outcome(Status.FINISHED))
         driver += time.thread_time() - began
     write_record(folder, PLAN_ARTIFACT, plan_record(plan, {}, store))
-    trials = len(queue.ended)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"per_trial": driver / trials, "asks": asks / trials, "memory": memory}
+    if tracker is not None:
+        tracker.close(Status.FINISHED, list(queue.ended), plan_record(plan, {}, store), None)
+    wall, trials = time.monotonic() - opened, len(queue.ended)
+    return {"per_trial": driver / trials, "proposals": proposals / trials, "memory": peak_memory(), "wall": wall}
 
 
 def _trained(queue: Any, job: Any, fingerprint: str) -> Any:
@@ -217,5 +280,5 @@ def _trained(queue: Any, job: Any, fingerprint: str) -> Any:
 
 
 if __name__ == "__main__":
-    name, which, trials, there = sys.argv[1:]
-    print(json.dumps(_part(name, which, int(trials), Path(there))))
+    name, which, trials, there, together, tracking = sys.argv[1:]
+    print(json.dumps(_part(name, which, int(trials), Path(there), int(together), tracking)))

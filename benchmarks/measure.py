@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -35,6 +38,18 @@ class Row:
     target: str = ""  # as asked; empty: none
     met: bool | None = None
     note: str = ""  # why something was skipped, or what the numbers mean
+
+
+def peak_memory() -> float:
+    """The most that this process, libraries and shared pages included, ever held, in GB.
+
+    Linux tells it as of its program's start; ``getrusage`` begins with what the process that started it held.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e9
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def interleaved(calls: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1) -> dict[str, list[float]]:

@@ -168,8 +168,8 @@ def measure(folder: Path) -> tuple[float, float]:
     """Seconds and gigabytes of the command, in a process of its own."""
     words = ["study.yaml", "--storage", str(folder / "store"), "--out", str(folder / "report")]
     words += ["--tracking-uri", f"sqlite:///{folder}/mlflow.db"]
-    code = "import sys, resource; from analysis.report import main; main(sys.argv[1:]); "
-    code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    code = "import sys; from analysis.report import main; from benchmarks.measure import peak_memory; "
+    code += "main(sys.argv[1:]); print(peak_memory())"
     started = time.perf_counter()
     root = str(Path(__file__).resolve().parent.parent)
     done = subprocess.run(
@@ -181,5 +181,4 @@ def measure(folder: Path) -> tuple[float, float]:
         check=True,
     )
     seconds = time.perf_counter() - started
-    kilobytes = float(done.stdout.split()[-1])
-    return seconds, kilobytes * (1 if sys.platform == "darwin" else 1024) / 1e9
+    return seconds, float(done.stdout.split()[-1])

@@ -123,7 +123,7 @@ def runs_once(soaked: Soaked) -> str:
     """Is every cell in MLflow once, with every epoch once and in order?"""
     from mlflow import MlflowClient
 
-    client = MlflowClient(f"http://127.0.0.1:{soaked.port}")
+    client = MlflowClient(soaked.server.uri)
     runs = client.search_runs(["0", *(e.experiment_id for e in client.search_experiments())], max_results=5000)
     trials = [r for r in runs if r.data.tags.get("ltsearch.role") == "trial"]
     twice = len(trials) - len({r.data.tags["ltsearch.cell"] for r in trials})

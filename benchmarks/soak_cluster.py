@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from benchmarks.mlflow_server import MlflowServer
 from benchmarks.sweeps import ROOT
 from ltsearch.show.status import read
 from ltsearch.store.cells import CellStore
@@ -102,50 +102,19 @@ class Soaked:
         self.disk.mkdir()
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", self.disk], check=True)
         self.store = CellStore(self.disk / "store")
-        self.port = 5100 + os.getpid() % 800
-        self.server: subprocess.Popen[bytes] | None = None
-        self.serve()
-        wait(self.server_answers)
+        self.server = MlflowServer(folder)
+        self.server.start()
         self.cluster = Cluster(
             initialize_head=True,
             head_node_args={"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False},
         )
         self.nodes: list[Any] = []
         options = ["--address", self.cluster.address, "--storage", str(self.disk / "store")]
-        options += ["--tracking-uri", f"http://127.0.0.1:{self.port}"]
+        options += ["--tracking-uri", self.server.uri]
         self.doubled = 0  # looks at which two sweeps were at work on one cell
         self.drivers = [Driver(folder, study, self.store, options) for study in studies]
 
     # -- parts -----------------------------------------------------------------------------------------------------------
-
-    def serve(self) -> None:
-        """Start the MLflow server."""
-        words = [
-            *(
-                sys.executable,
-                "-m",
-                "mlflow",
-                "server",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                str(self.port),
-                "--workers",
-                "1",
-            )
-        ]
-        words += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
-        words += ["--artifacts-destination", str(self.folder / "artifacts")]
-        quiet = subprocess.DEVNULL
-        self.server = subprocess.Popen(words, stdout=quiet, stderr=quiet, start_new_session=True)
-
-    def server_answers(self) -> bool:
-        """Is the MLflow server up?"""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
 
     def running(self) -> dict[str, int]:
         """Epochs of the trials that are at work, of all sweeps."""
@@ -182,10 +151,11 @@ class Soaked:
 
     def close(self) -> None:
         """End everything."""
-        for process in (*(driver.process for driver in self.drivers), self.server):
-            if process is not None and process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        for driver in self.drivers:
+            if driver.process.poll() is None:
+                os.killpg(driver.process.pid, signal.SIGKILL)
+                driver.process.wait()
+        self.server.stop()
         self.cluster.shutdown()
         subprocess.run(["umount", "-l", self.disk], check=False)
 
@@ -217,11 +187,9 @@ class Soaked:
 
     def server_away(self) -> None:
         """Kill it, wait, start it again."""
-        assert self.server is not None
-        os.killpg(self.server.pid, signal.SIGKILL)
-        self.server.wait()
+        self.server.stop()
         time.sleep(20)
-        self.serve()
+        self.server.start()
 
     def disk_full(self) -> None:
         """Not a byte left, for a while."""

@@ -7,18 +7,17 @@ import re
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.mlflow_server import MlflowServer
 from ltsearch.show.status import SweepStatus
 from ltsearch.show.status import read as read_status
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import CellRecord
-from tests.ltsearch.conftest import free_port
 from tests.ltsearch.helpers import environment, study, sweep, write
 from trainables import checkpoint
 
@@ -249,54 +248,9 @@ def test_nothing_stays_taken(cluster: Any, tmp_path: Path) -> None:
 # -- the tracking server -----------------------------------------------------------------------------------------------
 
 
-class Server:
-    """``mlflow server`` on a SQLite file."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [
-                *(
-                    sys.executable,
-                    "-m",
-                    "mlflow",
-                    "server",
-                    "--host",
-                    "127.0.0.1",
-                    "--port",
-                    str(self.port),
-                    "--workers",
-                    "1",
-                ),
-                *("--backend-store-uri", f"sqlite:///{self.folder}/server.db"),
-                *("--artifacts-destination", str(self.folder / "artifacts")),
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        wait(self.answers, 120)
-
-    def answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    def stop(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, 9)
-            self.process.wait(30)
-
-
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    made = Server(tmp_path)
+def server(tmp_path: Path) -> Iterator[MlflowServer]:
+    made = MlflowServer(tmp_path)
     made.start()
     try:
         yield made
@@ -304,7 +258,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         made.stop()
 
 
-def test_the_tracking_server_is_away_for_a_minute(server: Server, tmp_path: Path) -> None:
+def test_the_tracking_server_is_away_for_a_minute(server: MlflowServer, tmp_path: Path) -> None:
     """Trials go on; what they tell is sent when it is back, in order, nothing twice."""
     from mlflow import MlflowClient
 
