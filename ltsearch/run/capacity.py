@@ -12,7 +12,7 @@ from typing import Any
 
 from ltsearch.plan import placement
 from ltsearch.plan.placement import Node
-from ltsearch.run.sharing import Share, fair_places, waited_for, without
+from ltsearch.run.sharing import EXACT, Share, fair_places, fair_share, waited_for, without
 from ltsearch.study.spec import Resources
 
 LOOK_SECONDS = 2.0
@@ -131,9 +131,19 @@ class Capacity:
         if not self.others or not places:
             return places
         nodes = self.more if grows and places > self.fitting() else self.nodes
+        return fair_places(places, self._held(self.ours), self._of_others(places, nodes))
+
+    def takes_turns(self) -> bool:
+        """Are they more that want a place than there are places? Then who has one leaves it to the others after each trial."""
+        places = self.fitting()
+        if self.grows or not places or not self.others_wait():
+            return False
+        return fair_share(places, self._of_others(places, self.nodes)) < 1 - EXACT
+
+    def _of_others(self, places: int, nodes: Sequence[Node]) -> list[tuple[float, float]]:
+        """How many of the places for our trials each other job has, and waits for."""
         kinds = [kind for kind, of in self.resources.need().items() if of]
-        others = [(self._held(other), waited_for(other, nodes, kinds, places)) for other in self.others]
-        return fair_places(places, self._held(self.ours), others)
+        return [(self._held(other), waited_for(other, nodes, kinds, places)) for other in self.others]
 
     def _held(self, share: Share) -> int:
         """Of the places for our trials, how many a job's own take."""

@@ -86,12 +86,17 @@ def waited_for(share: Share, nodes: Sequence[Node], kinds: Iterable[str], places
     return max(parts) * places
 
 
+def fair_share(places: int, others: Iterable[tuple[float, float]]) -> float:
+    """How many of so many places are ours, beside others who have and wait for so many; a part of one where they are many."""
+    return fair_fraction((has + waits) / places for has, waits in others) * places
+
+
 def fair_places(places: int, ours: float, others: Sequence[tuple[float, float]]) -> int:
-    """How many of so many places are ours, who have ``ours``, beside others who have and wait for so many; at least one.
+    """The same in whole places, of which we have ``ours``; at least one.
 
     A place that is left over stays with who has it, as long as nobody who waits has fewer than the others.
     """
-    exact = fair_fraction((has + waits) / places for has, waits in others) * places
+    exact = fair_share(places, others)
     least = int(exact + EXACT)
     behind = any(waits > 0 and has < least - EXACT for has, waits in others)
     return max(1, least + (exact - least > EXACT and not behind and ours > least + EXACT))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +29,8 @@ from trainables.errors import UserError
 OUT_OF_MEMORY = "OutOfMemoryError"
 MOST_UNFIT = 3  # nodes on which a trial may fail before it begins; if it does so on more, it is at fault itself
 MOST_OF_NODES = 100  # failures of nodes that a trial bears: one that kills its node would never end
+# That a place is left to others who take turns with us: longer than Ray takes to look again at what waits for one, a second.
+TURN_SECONDS = 3.0
 _METRICS, _PER_CLASS = "metrics/", "per_class/"
 _RAISED = re.compile(r"\w+(\.\w+)*: ")  # the last line of a traceback
 _ENVIRONMENT = re.compile(
@@ -77,6 +81,7 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
         self.unfit = unfit or Unfit(lambda: (), queue.say)
         self.jobs: dict[str, Job] = {}
         self.broken: StorageError | UserError | None = None  # why no more trials are handed out
+        self._over, self._gave_up = 0, -math.inf  # jobs that have ended, and when the last one did
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
@@ -100,7 +105,7 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
         spare = self.spare and capacity > 1 and self.capacity.only_room_bounds() and not self.queue.others.pull
         if len(self.queue.running) >= capacity + spare:
             return None
-        if self.unfit.everywhere():  # what runs goes on
+        if self.unfit.everywhere() or self._is_others_turn():  # what runs goes on
             return None
         with self.keeping():
             job = self.queue.next()
@@ -117,6 +122,12 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
             "avoid": ",".join(self.unfit.now()),
         }
 
+    def _is_others_turn(self) -> bool:
+        """Is a place free, for others to take it?"""
+        if len(self.queue.ended) > self._over:
+            self._over, self._gave_up = len(self.queue.ended), time.monotonic()
+        return time.monotonic() - self._gave_up < TURN_SECONDS and self.capacity.takes_turns()
+
     def round(self) -> None:
         """What is looked at now and then; called often, also while Tune waits for the next trial."""
         if self.orphans is not None:
@@ -126,6 +137,7 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
                 look()
         if self.controller is not None and (
             self.queue.only_waits_for_others
+            or self._is_others_turn()
             or (self.capacity.others_wait() and ray_internals.actors(self.controller) > self.capacity())
         ):
             # An idle actor would hold a place that another sweep is in need of.

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,46 +45,81 @@ def until(what: Callable[[], object], seconds: float = 180.0) -> None:
         time.sleep(0.2)
 
 
-def test_a_second_sweep_gets_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of four CPUs; its trials have two workers of a CPU each, and really train."""
+@contextmanager
+def cluster_of(places: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of one with so many CPUs."""
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
-    long = study(**{"base.synthetic": {"epoch_seconds": 1.5}, "base.training.epochs": 6, "seeds": 500})
-    del long["search"], long["ablation"]["components"]["InterCL"]
-    short = of_workers(2, resources={"workers": 2, "cpus_per_worker": 1})
     with tempfile.TemporaryDirectory(prefix="lt-shared-") as folder:
         options = {"include_dashboard": False, "temp_dir": folder, "object_store_memory": 80_000_000}
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": PLACES, **options})
-        first = second = None
-        one, two = tmp_path / "first", tmp_path / "second"
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": places, **options})
         try:
-            first = begin(one, long, cluster.address)
-            until(lambda: len(epochs(one, "synthetic")) == PLACES)
-            second = begin(two, short, cluster.address)
-            seen: list[int] = []  # how many trials the first runs while the second trains
-
-            def is_over() -> bool:
-                if any(
-                    epochs(two, "workers")
-                ):  # written at once when its last trial ends, before its place is given back
-                    seen.append(len(epochs(one, "synthetic")))
-                return second.poll() is not None
-
-            until(is_over, 300.0)
-            assert second.returncode == exit_codes.DONE, (two / "said").read_text()
-            assert first.poll() is None and seen and max(seen) <= PLACES // 2, (seen, (one / "said").read_text())
-            until(lambda: len(epochs(one, "synthetic")) > PLACES // 2)
-            first.send_signal(signal.SIGINT)
-            assert first.wait(60) == exit_codes.INTERRUPTED
+            yield cluster.address
         finally:
-            for sweep in (first, second):
-                if sweep is not None:
-                    sweep.kill()
-                    sweep.wait()
             cluster.shutdown()
+
+
+@contextmanager
+def sweeps() -> Iterator[list[subprocess.Popen[str]]]:
+    """Those that are put there are ended."""
+    begun: list[subprocess.Popen[str]] = []
+    try:
+        yield begun
+    finally:
+        for sweep in begun:
+            sweep.kill()
+            sweep.wait()
+
+
+def synthetic(epoch_seconds: float, epochs: int, seeds: int) -> dict[str, Any]:
+    tree = study(**{"base.synthetic": {"epoch_seconds": epoch_seconds}, "base.training.epochs": epochs, "seeds": seeds})
+    del tree["search"], tree["ablation"]["components"]["InterCL"]
+    return tree
+
+
+def test_a_second_sweep_gets_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four CPUs; its trials have two workers of a CPU each, and really train."""
+    short = of_workers(2, resources={"workers": 2, "cpus_per_worker": 1})
+    one, two = tmp_path / "first", tmp_path / "second"
+    with cluster_of(PLACES, monkeypatch) as address, sweeps() as begun:
+        begun.append(first := begin(one, synthetic(1.5, 6, 500), address))
+        until(lambda: len(epochs(one, "synthetic")) == PLACES)
+        begun.append(second := begin(two, short, address))
+        seen: list[int] = []  # how many trials the first runs while the second trains
+
+        def is_over() -> bool:
+            if any(epochs(two, "workers")):  # written at once when its last trial ends, before its place is given back
+                seen.append(len(epochs(one, "synthetic")))
+            return second.poll() is not None
+
+        until(is_over, 300.0)
+        assert second.returncode == exit_codes.DONE, (two / "said").read_text()
+        assert first.poll() is None and seen and max(seen) <= PLACES // 2, (seen, (one / "said").read_text())
+        until(lambda: len(epochs(one, "synthetic")) > PLACES // 2)
+        first.send_signal(signal.SIGINT)
+        assert first.wait(60) == exit_codes.INTERRUPTED
     said = (one / "said").read_text()
     assert said.count("the cluster is shared with other jobs") == 1 and "failed" not in said, said
     store = CellStore(two / "store")
     assert [store.read(cell).status for cell in store.cells()] == [Status.FINISHED] * 2
+
+
+def test_two_sweeps_take_turns_on_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one ends in the middle of the first, which goes on between its trials and after them."""
+    one, two = tmp_path / "first", tmp_path / "second"
+    with cluster_of(1, monkeypatch) as address, sweeps() as begun:
+        begun.append(first := begin(one, synthetic(0.5, 2, 500), address))
+        until(lambda: epochs(one, "synthetic"))
+        begun.append(second := begin(two, synthetic(0.5, 2, 2), address))
+        until(lambda: second.poll() is not None, 300.0)
+        assert second.returncode == exit_codes.DONE, (two / "said").read_text()
+        first.send_signal(signal.SIGINT)
+        assert first.wait(60) == exit_codes.INTERRUPTED
+    ours, theirs = (CellStore(folder / "store") for folder in (one, two))
+    ends = [
+        [r.ended for cell in of.cells() if (r := of.read(cell)) and r.status == "finished"] for of in (ours, theirs)
+    ]
+    within = [end for end in ends[0] if min(ends[1]) < end < max(ends[1])]
+    assert len(ends[1]) == 4 and len(within) >= 2, ends  # neither waits for the other's end

@@ -24,6 +24,7 @@ from ltsearch.run import capacity
 from ltsearch.run.capacity import Capacity
 from ltsearch.run.jobs import Job, Outcome
 from ltsearch.run.queue import Queue
+from ltsearch.run.sharing import Share
 from ltsearch.run.tune_adapters import Feeder, TrialCallback, died_for_memory, reason
 from ltsearch.run.unfit import LOST, Unfit
 from ltsearch.store.cells import CellStore
@@ -155,6 +156,28 @@ def test_tune_never_has_a_trial_that_it_may_not_start(monkeypatch: pytest.Monkey
     for places, bound in ((4, 5), (2, 5), (8, 9), (1, 9)):  # nodes come and go
         feeder.suggest(f"with {places} places")
         assert controller._max_pending_trials == bound
+
+
+@pytest.mark.parametrize(("others", "turns"), [(1, True), (0, False)])
+def test_more_sweeps_than_places_take_turns(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, others: int, turns: bool
+) -> None:
+    """Ray gives a place to who asks when it falls free, which is who has had it; who waits is looked at every second."""
+    monkeypatch.setattr(capacity, "LOOK_SECONDS", -1.0)
+    tree = study()
+    del tree["search"]
+    queue = Queue(make_plan(load(write(tmp_path, tree))), CellStore(tmp_path / "store"), None, [], lambda record: False)
+    waiting = [Share({}, [{"CPU": 1.0}])] * others
+    room = Capacity(
+        Resources(), lambda: {"here": {"CPU": 1.0}}, sharing=lambda: (Share({"here": {"CPU": 1.0}}), waiting)
+    )
+    feeder = Feeder(queue, room)
+    assert feeder.suggest("first") is not None  # one that has had none yet waits like the others
+    queue.end(feeder.jobs["first"], Outcome(Status.FAILED, "for once"))
+    assert (feeder.suggest("second") is None) == turns
+    if turns:
+        monkeypatch.setattr("ltsearch.run.tune_adapters.TURN_SECONDS", 0.0)
+        assert feeder.suggest("second") is not None  # nobody has taken it
 
 
 NODE_GONE = "The actor died because its node has died. Node Id: 8f, the actor's node was terminated unexpectedly"
