@@ -10,14 +10,15 @@ from trainables import optim, trained
 from trainables.config import TrialConfig
 from trainables.data.longtail import profile_counts
 from trainables.methods.base import Batch
-from trainables.precision import dtype_of
+from trainables.precision import compile_step, dtype_of
+from trainables.training import StepModule
 
 EXPERTS, COPIES, IMAGES, CLASSES, SIZE = 2, 4, 64, 100, 32
 LEARNING_RATE = 0.01  # a tenth of the recipe's: one batch over and over, without warm-up
 PASSES = EXPERTS * COPIES * IMAGES  # images through a network in one step
 
 
-def config(precision: str, *, experts: int = EXPERTS, copies: int = COPIES) -> TrialConfig:
+def config(precision: str, *, compiled: bool = False, experts: int = EXPERTS, copies: int = COPIES) -> TrialConfig:
     """The paper's recipe for CIFAR100-LT but for the learning rate; every default of the method as it is."""
     return TrialConfig.model_validate(
         {
@@ -26,7 +27,7 @@ def config(precision: str, *, experts: int = EXPERTS, copies: int = COPIES) -> T
             "model": {"backbone": "resnet32", "experts": experts},
             "method": {"name": "ncl_pp"},
             "optimizer": {"lr": LEARNING_RATE, "momentum": 0.9, "nesterov": True, "weight_decay": 2e-4},
-            "training": {"batch_size": IMAGES, "precision": precision},
+            "training": {"batch_size": IMAGES, "precision": precision, "compile": compiled},
         }
     )
 
@@ -55,19 +56,22 @@ def batch_of(labels: Tensor, seed: int = 0, **what: Tensor) -> Batch:
 class OurTrainer:
     """What ``trainables.training`` does between augmentation and the next batch, with its own parts."""
 
-    def __init__(self, precision: str) -> None:
-        self.trial = config(precision)
+    def __init__(self, precision: str, *, compiled: bool = False) -> None:
+        self.trial = config(precision, compiled=compiled)
         self.device = torch.device("cpu")
         self.dtype = dtype_of(self.trial)
         counts = class_counts(self.trial)
         self.network, self.method = trained.assemble(self.trial, counts)
         self.network.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.method.to(self.device, self.dtype)
+        self.module = StepModule(self.network, self.method)
+        compile_step(self.module, self.trial, self.device)
         self.optimizer = optim.build(self.trial.optimizer, self.method.parameter_groups(self.network))
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         inputs = images.contiguous(memory_format=torch.channels_last)
-        return self.method.step(self.network, batch_of(labels, self.trial.seed, inputs=inputs))["loss"]
+        losses: dict[str, Tensor] = self.module(batch_of(labels, self.trial.seed, inputs=inputs))
+        return losses["loss"]
 
     def step(self, images: Tensor, labels: Tensor) -> float:
         self.network.train()

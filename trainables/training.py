@@ -73,7 +73,7 @@ def train(config: TrialConfig, data: TrialData, run: RunOptions) -> Generator[Re
             trial.checkpoint()
 
 
-class _Step(nn.Module):
+class StepModule(nn.Module):
     """Network and method as one module: what is wrapped for several workers."""
 
     def __init__(self, network: Network, method: AnyMethod) -> None:
@@ -122,7 +122,9 @@ class _Trial:
                 self.method.adopt(trained.load(requirement.trial, path, run.device, dtype))
         self.network.eval()
         self.method.survey(self.network, lambda: images_of(data.train, data, config, run.device))
-        self.step = self.backend.wrap(_Step(self.network, self.method)) if self.loop.trains else None
+        step = StepModule(self.network, self.method)
+        precision.compile_step(step, config, run.device)
+        self.step = self.backend.wrap(step) if self.loop.trains else None
         self.optimizer = optim.build(self.loop.optimizer, self.method.parameter_groups(self.network))
         self.feed = Feed(config, data, run.device, run.parallel, self.method)
         self.saved = time.monotonic()

@@ -35,7 +35,7 @@ IDENTITY: Entry = ("Identity", 0.0)
 class Table:
     """What may happen to an image of one size, as tensors on one device; ``V`` entries."""
 
-    kinds: frozenset[int]  # positions in KERNELS of all that may happen
+    kinds: tuple[int, ...]  # positions in KERNELS of all that may happen
     kernel: Tensor  # int64 [V], position of the entry's operation in KERNELS
     row: Tensor  # int64 [V], row of `source` and `inside`; 0 for operations that move nothing
     source: Tensor  # int64 [M, H·W], for each output pixel the input pixel it is copied from
@@ -54,7 +54,7 @@ class Table:
         """
         none = torch.empty(0, device=kernel.device)
         rest = (1.0 - ratio).to(torch.float32)
-        kinds = frozenset(map(position, names))
+        kinds = tuple(sorted({position(name) for name in names}))
         return cls(kinds, kernel, none, none, none, None, ratio.to(torch.float32), rest, none, none)
 
 
@@ -234,7 +234,7 @@ def compile_table(entries: tuple[Entry, ...], height: int, width: int, device: t
     empty = torch.empty(0, height * width)
     inside = torch.stack([inside for _, inside in maps]) if maps else empty.to(torch.uint8)
     return Table(
-        kinds=frozenset(_POSITION[operation] for operation, _ in entries),
+        kinds=tuple(sorted({_POSITION[operation] for operation, _ in entries})),
         kernel=torch.tensor([_POSITION[operation] for operation, _ in entries], device=device),
         row=torch.tensor([moves.get(entry, 0) for entry in entries], device=device),
         source=(torch.stack([source for source, _ in maps]) if maps else empty.to(torch.int64)).to(device),

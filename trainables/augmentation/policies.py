@@ -18,7 +18,7 @@ from torchvision.transforms import autoaugment
 
 from trainables.augmentation.color import ColorJitter
 from trainables.augmentation.geometry import CenterCrop, CropFlip, Cutout, choose
-from trainables.augmentation.operations import IDENTITY, Entry, apply, compile_table, magnitude
+from trainables.augmentation.operations import IDENTITY, Entry, Table, apply, compile_table, magnitude
 from trainables.augmentation.options import AugmentationConfig
 from trainables.augmentation.resized_crop import RandomResizedCrop
 from trainables.augmentation.static import constant
@@ -157,7 +157,7 @@ class RandAugment:
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
         """Augment uint8 ``[N, 3, S, S]`` by uniforms ``[N, 2n]``."""
         size = images.shape[-1]
-        table = compile_table(self.entries(size), size, size, images.device, self.fill)
+        table = _table(self, size, images.device)
         for step in range(self.n):
             operation, sign = choose(u[:, 2 * step], len(RAND_OPERATIONS)), choose(u[:, 2 * step + 1], 2)
             images = apply(images, 2 * operation + sign, table)
@@ -192,15 +192,19 @@ class AutoAugment:
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
         """Augment uint8 ``[N, 3, S, S]``; ``u`` ``[N, 5]``: sub-policy, two uses and two signs."""
         size = images.shape[-1]
-        entries = self.entries(size)
-        table = compile_table(entries, size, size, images.device, self.fill)
+        table = _table(self, size, images.device)
         pairs = tuple((first[1], second[1]) for first, second in self.policies)
         policy = choose(u[:, 0], len(self.policies))
         used = u[:, 1:3] <= constant(pairs, torch.float32, images.device)[policy]
         for step in range(2):
             entry = 4 * policy + 2 * step + choose(u[:, 3 + step], 2)
-            images = apply(images, torch.where(used[:, step], entry, len(entries) - 1), table)
+            images = apply(images, torch.where(used[:, step], entry, len(table.kernel) - 1), table)
         return images
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # in a graph it is a constant
+def _table(policy: RandAugment | AutoAugment, size: int, device: torch.device) -> Table:
+    return compile_table(policy.entries(size), size, size, device, policy.fill)
 
 
 def _chain(size: int, options: AugmentationConfig, *between: Policy, cutout: int | None = None) -> Chain:

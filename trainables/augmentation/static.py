@@ -24,6 +24,7 @@ def _constant(values: Hashable, dtype: torch.dtype, device: torch.device) -> Ten
     return torch.tensor(values, dtype=dtype, device=device)
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # in a graph, too
 def constant(values: Sequence[object], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Numbers, in nested tuples, as a tensor that is sent to the device once; not to be changed."""
     return _constant(values, dtype, device)
