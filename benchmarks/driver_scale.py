@@ -221,9 +221,10 @@ def _sweep(at_once: int, uri: str) -> dict[str, float]:
     progress, status = Progress("scale", 0, 0, terminal=False), StatusFile(folder, "scale", 0, 0)
     progress.say = lambda text: None  # type: ignore[method-assign]  # a line an event is the terminal's cost
     listeners: list[Listener] = [progress, status]
-    tracker = Tracker(uri, "scale", "scale", store, warn=print) if uri else None
+    told: list[str] = []
+    tracker = Tracker(uri, "scale", "scale", store, warn=told.append) if uri else None
     if tracker is not None:
-        background.GIVE_UP_SECONDS = 3600.0
+        background.GIVE_UP_SECONDS = background.STUCK_SECONDS = 3600.0
         tracker.open(plan_record(plan, {}, store))
         listeners.append(tracker)
     queue = Queue(plan, store, study, listeners, lambda record: False)
@@ -260,6 +261,7 @@ def _sweep(at_once: int, uri: str) -> dict[str, float]:
     write_record(folder, PLAN_ARTIFACT, plan_record(plan, {}, store))
     if tracker is not None:
         tracker.close(Status.FINISHED, list(queue.ended), plan_record(plan, {}, store), None)
+        assert not told and set(tracker.logged.values()) == {EPOCHS}, told  # all of it has arrived
     wall, trials = time.monotonic() - opened, len(queue.ended)
     return {"per_trial": driver / trials, "proposals": proposals / trials, "memory": peak_memory(), "wall": wall}
 

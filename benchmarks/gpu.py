@@ -21,7 +21,7 @@ from trainables.run_options import RunOptions
 from trainables.training import _Trial
 
 TITLE = "Step on a GPU"
-KINDS = ("fp32", "tf32", "bf16", "fp32, compiled", "tf32, compiled", "bf16, compiled")
+PRECISIONS = ("fp32", "tf32", "bf16")
 STEPS = 10  # that one measurement takes
 PASSES_OVER_MEMORY = 3  # of what goes in and out of a layer: forwards, and backwards with what it kept
 
@@ -31,7 +31,7 @@ def run(quick: bool, device: torch.device | None = None) -> list[Row]:
         return [Row("no CUDA device", note="skipped")]
     device = device or torch.device("cuda")
     source = _noise()
-    trials = {name: Trainer(name, source, device) for name in KINDS}
+    trials = {name: Trainer(name, source, device) for name in PRECISIONS}
     seconds = interleaved(
         {name: partial(trial.steps, STEPS) for name, trial in trials.items()}, 2 if quick else 10, warm_up=2
     )
@@ -54,8 +54,7 @@ class Trainer:
     """The trial of ``workload`` as the epoch loop takes it: augmentation, forward pass, loss, backward pass, optimiser."""
 
     def __init__(self, name: str, source: Source, device: torch.device) -> None:
-        kind, _, compiled = name.partition(", ")
-        config: TrialConfig = workload.config(kind, compiled=bool(compiled))
+        config: TrialConfig = workload.config(name)
         self.device = device
         self.trial = _Trial(config, split(config.data, source), RunOptions(device=device))
         self.trial.network.train()

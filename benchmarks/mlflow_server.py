@@ -25,15 +25,15 @@ class MlflowServer:
         self.folder, self.uri = folder, f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Returns once it answers; raises ``RuntimeError`` if it never does."""
+    def start(self, *, wait: bool = True) -> None:
+        """Returns once it answers, or with ``wait`` False at once; raises ``RuntimeError`` if it never does."""
         words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         words += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
         words += ["--artifacts-destination", str(self.folder / "artifacts")]
         quiet = subprocess.DEVNULL
         self._process = subprocess.Popen(words, stdout=quiet, stderr=quiet, start_new_session=True)
         deadline = time.monotonic() + SECONDS_TO_START
-        while not self.answers():
+        while wait and not self.answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise RuntimeError(f"no MLflow server at {self.uri} within {SECONDS_TO_START:g} s")

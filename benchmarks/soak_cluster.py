@@ -189,7 +189,7 @@ class Soaked:
         """Kill it, wait, start it again."""
         self.server.stop()
         time.sleep(20)
-        self.server.start()
+        self.server.start(wait=False)
 
     def disk_full(self) -> None:
         """Not a byte left, for a while."""

@@ -40,7 +40,7 @@ def _steps(rounds: int) -> list[Row]:
     trainers: dict[str, LiteralTrainer | OurTrainer] = {"literal": plain, **ours, **fused}
     seconds = interleaved({name: partial(trainer.step, images, labels) for name, trainer in trainers.items()}, rounds)
     for name in (*ours, *fused):
-        target, ratio = TARGETS[name.partition(",")[0]], ratios(seconds["literal"], seconds[name])
+        target, ratio = TARGETS.get(name), ratios(seconds["literal"], seconds[name])
         rows.append(
             Row(
                 f"step, {name}; literal in fp32",
@@ -48,9 +48,9 @@ def _steps(rounds: int) -> list[Row]:
                 ours=rates(workload.PASSES, seconds[name]),
                 reference=rates(workload.PASSES, seconds["literal"]),
                 ratio=ratio,
-                target=f"≥ {target}",
-                met=ratio.median >= target,
-                note=f"its first step {took[name]:.0f} s" if name in took else "",
+                target=f"≥ {target}" if target else "",
+                met=ratio.median >= target if target else None,
+                note=f"by torch.compile, in {took[name]:.0f} s" if name in took else "",
             )
         )
     return rows

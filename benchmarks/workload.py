@@ -10,7 +10,7 @@ from trainables import optim, trained
 from trainables.config import TrialConfig
 from trainables.data.longtail import profile_counts
 from trainables.methods.base import Batch
-from trainables.precision import compile_step, dtype_of
+from trainables.precision import dtype_of
 from trainables.training import StepModule
 
 EXPERTS, COPIES, IMAGES, CLASSES, SIZE = 2, 4, 64, 100, 32
@@ -18,7 +18,7 @@ LEARNING_RATE = 0.01  # a tenth of the recipe's: one batch over and over, withou
 PASSES = EXPERTS * COPIES * IMAGES  # images through a network in one step
 
 
-def config(precision: str, *, compiled: bool = False, experts: int = EXPERTS, copies: int = COPIES) -> TrialConfig:
+def config(precision: str, *, experts: int = EXPERTS, copies: int = COPIES) -> TrialConfig:
     """The paper's recipe for CIFAR100-LT but for the learning rate; every default of the method as it is."""
     return TrialConfig.model_validate(
         {
@@ -27,7 +27,7 @@ def config(precision: str, *, compiled: bool = False, experts: int = EXPERTS, co
             "model": {"backbone": "resnet32", "experts": experts},
             "method": {"name": "ncl_pp"},
             "optimizer": {"lr": LEARNING_RATE, "momentum": 0.9, "nesterov": True, "weight_decay": 2e-4},
-            "training": {"batch_size": IMAGES, "precision": precision, "compile": compiled},
+            "training": {"batch_size": IMAGES, "precision": precision},
         }
     )
 
@@ -57,7 +57,7 @@ class OurTrainer:
     """What ``trainables.training`` does between augmentation and the next batch, with its own parts."""
 
     def __init__(self, precision: str, *, compiled: bool = False) -> None:
-        self.trial = config(precision, compiled=compiled)
+        self.trial = config(precision)
         self.device = torch.device("cpu")
         self.dtype = dtype_of(self.trial)
         counts = class_counts(self.trial)
@@ -65,7 +65,8 @@ class OurTrainer:
         self.network.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.method.to(self.device, self.dtype)
         self.module = StepModule(self.network, self.method)
-        compile_step(self.module, self.trial, self.device)
+        if compiled:
+            self.module.compile()
         self.optimizer = optim.build(self.trial.optimizer, self.method.parameter_groups(self.network))
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:

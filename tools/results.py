@@ -38,22 +38,25 @@ def fill(page: Path) -> str:
 
 
 def claims(folder: Path) -> str:
-    """Of every study below that has a verdict: the claim, the paper's difference, ours, whether it holds, and the hours."""
+    """Of every study below that has a verdict: the claim, the paper's difference, ours, whether it holds, all rows' hours."""
     lines = ["| claim | paper | here | verdict | seeds | hours | study |", "|---|---|---|---|--:|--:|---|"]
     for file in sorted(folder.rglob("verdict.csv")):
         study = file.parent.relative_to(folder)
         cost = pd.read_csv(file.parent / "costs.csv")
-        hours = (cost["seconds"] * cost["n"]).sum() / 3600
-        for one in pd.read_csv(file).astype(object).fillna("").to_dict("records"):
+        timed = "seconds" in cost and bool(cost["seconds"].notna().all())
+        hours = f"{(cost['seconds'] * cost['n']).sum() / 3600:.1f}" if timed else "–"
+        found = pd.read_csv(file).astype(object).fillna("").to_dict("records")
+        several = "setting" in found[0] and len({one["setting"] for one in found}) > 1
+        for one in found:
             ours = _points(one["difference"])
             ours += f" [{_points(one['low'])}, {_points(one['high'])}]" if one["low"] != "" else ""
             row = [
-                one["row"],
+                (f"{one['row']} ({one['setting']})" if several else one["row"]).replace("|", "\\|"),
                 _points(one["paper"]),
                 ours,
                 one["verdict"],
                 "–" if one["seeds"] == "" else f"{one['seeds']:.0f}",
-                f"{hours:.1f}",
+                hours,
             ]
             lines.append(f"| {' | '.join(row)} | [{study}]({study}/report.md) |")
     return "\n".join(lines)

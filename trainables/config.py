@@ -267,11 +267,6 @@ class TrainingConfig(Section):
         "unsynchronised BatchNorm computes with W workers. The same however many workers there are",
     )
     deterministic: bool = Field(False, description="deterministic kernels on GPUs too, at a price in speed")
-    compile: bool = Field(
-        False,
-        description="forward pass, losses and gradients as fused kernels (torch.compile; CUDA graphs on GPUs): faster steps "
-        "after minutes of compiling, so for long trials; losses differ in rounding",
-    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -1,4 +1,4 @@
-"""What ``training.precision`` and ``training.compile`` mean: the type of the weights, autocast, and fused kernels."""
+"""What ``training.precision`` means: the type of the weights, and autocast."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
 
 from trainables.config import TrialConfig
 
@@ -27,16 +26,6 @@ def apply(config: TrialConfig) -> None:
     torch.backends.cudnn.benchmark = not training.deterministic
     # torch's default would multiply in TF32 in convolutions, and in float32 elsewhere.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = training.precision == "tf32"
-
-
-def compile_step(step: nn.Module, config: TrialConfig, device: torch.device) -> None:
-    """Make one step's forward pass and losses, and with them their gradients, fused kernels where the trial asks for it.
-
-    On a GPU they are CUDA graphs. torch keeps kernels on disk (``TORCHINDUCTOR_CACHE_DIR``) for other trials of the same step.
-    """
-    if config.training.compile:
-        torch.compiler.reset()  # of a function torch compiles so many variants and no more: this process may have had trials
-        step.compile(mode="reduce-overhead" if device.type == "cuda" else None)
 
 
 def autocast(config: TrialConfig, device: torch.device) -> AbstractContextManager[Any]:

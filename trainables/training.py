@@ -122,9 +122,7 @@ class _Trial:
                 self.method.adopt(trained.load(requirement.trial, path, run.device, dtype))
         self.network.eval()
         self.method.survey(self.network, lambda: images_of(data.train, data, config, run.device))
-        step = StepModule(self.network, self.method)
-        precision.compile_step(step, config, run.device)
-        self.step = self.backend.wrap(step) if self.loop.trains else None
+        self.step = self.backend.wrap(StepModule(self.network, self.method)) if self.loop.trains else None
         self.optimizer = optim.build(self.loop.optimizer, self.method.parameter_groups(self.network))
         self.feed = Feed(config, data, run.device, run.parallel, self.method)
         self.saved = time.monotonic()

@@ -204,8 +204,7 @@ def kind(config: TrialConfig, on: Machine, hardware: Mapping[str, str]) -> str:
         f"{config.method.name}, K = {model.experts}, T = {config.augmentation.copies}, {config.augmentation.policy}",
         f"{model.backbone} {model.stem or ''} {model.shared} {model.classifier}".replace("  ", " "),
         f"{data.path or data.name} {data.store_size or data.image_size or ''}".strip(),
-        f"{training.batch_size} images, {training.precision}{', deterministic' if training.deterministic else ''}"
-        + (", compiled" if training.compile else ""),
+        f"{training.batch_size} images, {training.precision}{', deterministic' if training.deterministic else ''}",
         f"{on.cores} cores of {hardware['cpu']}; " + (f"a GPU of {hardware['gpu']}" if on.gpu else "no GPU"),
         f"ltsearch {ltsearch.__version__}, torch {version('torch')}",
     ]

@@ -124,7 +124,7 @@ class Capacity:
 
         Of the cluster as it is; of one that has grown lately, or ``at_most``, of all that it may become.
         """
-        grows = self.grows and (at_most or time.monotonic() - self._grown < STILL_SECONDS)
+        grows = self.grows and (at_most or self._may_grow())
         if grows and not self.more:
             return sys.maxsize  # nobody knows how far that is: all ask for nodes
         places = self.most() if grows else self.fitting()
@@ -133,10 +133,19 @@ class Capacity:
         nodes = self.more if grows and places > self.fitting() else self.nodes
         return fair_places(places, self._held(self.ours), self._of_others(places, nodes))
 
+    def _may_grow(self) -> bool:
+        return self.grows and time.monotonic() - self._grown < STILL_SECONDS
+
     def takes_turns(self) -> bool:
-        """Are they more that want a place than there are places? Then who has one leaves it to the others after each trial."""
-        places = self.fitting()
-        if self.grows or not places or not self.others_wait():
+        """Are they more that want a place than there are places? Then who has one leaves it to the others after each trial.
+
+        Not to those who need less than a place: they would share it, and never give it back as a whole.
+        """
+        places, need = self.fitting(), self.resources.need()
+        as_much = any(
+            all(one.get(k, 0.0) >= of - EXACT for k, of in need.items()) for o in self.others for one in o.waits
+        )
+        if not places or not as_much or self._may_grow():
             return False
         return fair_share(places, self._of_others(places, self.nodes)) < 1 - EXACT
 

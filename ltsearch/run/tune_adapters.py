@@ -81,7 +81,7 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
         self.unfit = unfit or Unfit(lambda: (), queue.say)
         self.jobs: dict[str, Job] = {}
         self.broken: StorageError | UserError | None = None  # why no more trials are handed out
-        self._over, self._gave_up = 0, -math.inf  # jobs that have ended, and when the last one did
+        self._ended = -math.inf  # when the last trial did
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
@@ -122,11 +122,14 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
             "avoid": ",".join(self.unfit.now()),
         }
 
+    def end(self, job: Job, outcome: Outcome) -> None:
+        """A trial is over."""
+        self._ended = time.monotonic()
+        self.queue.end(job, outcome)
+
     def _is_others_turn(self) -> bool:
-        """Is a place free, for others to take it?"""
-        if len(self.queue.ended) > self._over:
-            self._over, self._gave_up = len(self.queue.ended), time.monotonic()
-        return time.monotonic() - self._gave_up < TURN_SECONDS and self.capacity.takes_turns()
+        """Has a trial just ended, whose place is another sweep's now?"""
+        return time.monotonic() - self._ended < TURN_SECONDS and self.capacity.takes_turns()
 
     def round(self) -> None:
         """What is looked at now and then; called often, also while Tune waits for the next trial."""
@@ -178,13 +181,13 @@ class Stopper(_NotSaved, FIFOScheduler):  # type: ignore[misc]
         job = self.feeder.jobs[trial.trial_id]
         with self.feeder.keeping():
             if trial.trial_id in self.stopped:
-                self.feeder.queue.end(job, Outcome(Status.PRUNED))
+                self.feeder.end(job, Outcome(Status.PRUNED))
                 return
             status = Status(result["status"])
             if status is Status.FINISHED:
                 self._epoch(trial, result, last=True)
             record = patiently(lambda: self.feeder.queue.store.read(job.cell.id))
-            self.feeder.queue.end(job, Outcome(status, record.error if record else None))
+            self.feeder.end(job, Outcome(status, record.error if record else None))
 
     def _epoch(self, trial: Trial, result: dict[str, Any], *, last: bool) -> bool:
         metrics = {k.removeprefix(_METRICS): v for k, v in result.items() if k.startswith(_METRICS)}
@@ -240,7 +243,7 @@ class TrialCallback(_NotSaved, Callback):  # type: ignore[misc]
             if status is Status.FAILED and (not charged or job.retries < self.feeder.max_failures):
                 self.feeder.queue.again(job, charged=charged)
             else:
-                self.feeder.queue.end(job, Outcome(status, why))
+                self.feeder.end(job, Outcome(status, why))
 
     def _what_happened(self, trial: Trial) -> tuple[Job, str]:
         job = self.feeder.jobs[trial.trial_id]

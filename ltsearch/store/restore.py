@@ -41,7 +41,8 @@ def restore(path: Path, store: CellStore) -> Restored:
     """Put the settled cells of an export into a store; what is there stays as it is.
 
     Left out are cells without a result (not ended, or out of memory), those that are broken or that this version
-    would train otherwise, and those that a sweep is training now.
+    would train otherwise, and those that a sweep is training now. (One that begins with a cell in the moment in which that is
+    restored trains it to its end, and has the same.)
 
     Raises ``UserError`` if the file is no export or the store cannot be written to.
     """
@@ -86,7 +87,11 @@ def restore(path: Path, store: CellStore) -> Restored:
 def _watched(store: CellStore, cells: Sequence[str]) -> Claims:
     """Claims of others: those in an object store count while they are renewed, which is seen by looking twice."""
     claims = Claims(store, None)
-    if isinstance(store.root, RemotePath) and any([claims.other(cell) for cell in cells]):
+    if isinstance(store.root, RemotePath) and (claimed := sum([claims.other(cell) is not None for cell in cells])):
+        print(
+            f"{claimed} cells are another sweep's: it is watched for {DEAD_SECONDS:.0f} s whether it is at work",
+            flush=True,
+        )
         time.sleep(DEAD_SECONDS)
     return claims
 

@@ -100,6 +100,25 @@ def test_a_cluster_that_does_not_grow_is_divided_as_it_is(monkeypatch: pytest.Mo
         monkeypatch.undo()
 
 
+@pytest.mark.parametrize(
+    ("ours", "waits", "turns"),
+    [
+        (4, {"CPU": 4.0}, True),
+        (4, {"CPU": 1.0}, False),  # it would take a part, and the next one another, and never give back the whole
+        (2, {"CPU": 4.0}, False),  # there are two places: one is ours
+        (4, {"GPU": 1.0}, False),  # there is none
+    ],
+)
+def test_who_takes_turns(monkeypatch: pytest.MonkeyPatch, ours: int, waits: dict[str, float], turns: bool) -> None:
+    resources, others = Resources(cpus_per_worker=ours), [Share({}, [waits])]
+    config = {"max_workers": 0, "head_node_type": "h", "available_node_types": {"h": {"resources": {"CPU": 4}}}}
+    for grows in (None, config):
+        capacity = Capacity(resources, lambda: {"n": {"CPU": 4.0}}, grows, sharing=lambda: (Share(), others))
+        assert capacity.takes_turns() == (turns and not grows)
+    monkeypatch.setattr(capacities, "STILL_SECONDS", -1.0)
+    assert capacity.takes_turns() == turns
+
+
 def test_more_nodes_than_the_file_knows_of() -> None:
     """It lists no memory, which is what bounds trials here."""
     config = {"max_workers": 1, "head_node_type": "head", "available_node_types": {"head": {"resources": {"CPU": 8}}}}

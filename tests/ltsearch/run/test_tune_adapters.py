@@ -173,7 +173,7 @@ def test_more_sweeps_than_places_take_turns(
     )
     feeder = Feeder(queue, room)
     assert feeder.suggest("first") is not None  # one that has had none yet waits like the others
-    queue.end(feeder.jobs["first"], Outcome(Status.FAILED, "for once"))
+    feeder.end(feeder.jobs["first"], Outcome(Status.FAILED, "for once"))
     assert (feeder.suggest("second") is None) == turns
     if turns:
         monkeypatch.setattr("ltsearch.run.tune_adapters.TURN_SECONDS", 0.0)
