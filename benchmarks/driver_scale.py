@@ -227,6 +227,7 @@ def _sweep(at_once: int, uri: str) -> dict[str, float]:
         background.GIVE_UP_SECONDS = background.STUCK_SECONDS = 3600.0
         tracker.open(plan_record(plan, {}, store))
         listeners.append(tracker)
+    status.nodes([])  # from here on a thread writes it
     queue = Queue(plan, store, study, listeners, lambda record: False)
     running: list[Job] = []
     driver = proposals = 0.0
@@ -262,6 +263,7 @@ def _sweep(at_once: int, uri: str) -> dict[str, float]:
     if tracker is not None:
         tracker.close(Status.FINISHED, list(queue.ended), plan_record(plan, {}, store), None)
         assert not told and set(tracker.logged.values()) == {EPOCHS}, told  # all of it has arrived
+    status.end()
     wall, trials = time.monotonic() - opened, len(queue.ended)
     return {"per_trial": driver / trials, "proposals": proposals / trials, "memory": peak_memory(), "wall": wall}
 

@@ -21,6 +21,7 @@ from trainables.files import Location, write_text
 
 FILE = "status.json"
 WRITE_SECONDS = 2.0  # between two writes, unless a trial starts or ends
+SOON_SECONDS = 0.2  # between two writes, whatever happens
 STALE_SECONDS = 60.0
 
 
@@ -68,26 +69,33 @@ class StatusFile:
         self.trials: dict[str, RunningTrial] = {}
         self._written = 0.0
         self._lock = threading.Lock()
-        self._over = threading.Event()
+        self._over, self._changed, self._urgent = threading.Event(), threading.Event(), threading.Event()
         self._beating = threading.Thread(target=self._beat, daemon=True, name="status")
 
     def _beat(self) -> None:
-        while not self._over.wait(STALE_SECONDS / 3):  # an epoch may be longer than it takes to be thought dead
+        """Writing takes as long as the storage does, and longer with many trials: the sweep's loop does not wait for it."""
+        while not self._over.wait(SOON_SECONDS):
+            if self._changed.wait(STALE_SECONDS / 3):  # an epoch may be longer than it takes to be thought dead
+                self._urgent.wait(max(0.0, self._written + WRITE_SECONDS - time.time()))
+            self._urgent.clear()
+            self._changed.clear()
             self._write()
 
     def nodes(self, nodes: Sequence[Mapping[str, float]]) -> None:
         """What it runs on, now."""
         self.status.nodes = [{kind: node.get(kind, 0.0) for kind in ("CPU", "GPU")} for node in nodes]
-        self._write(force=True)
+        self._write()
         if not self._beating.is_alive():
             self._beating.start()
 
     def end(self) -> None:
         """The driver goes."""
         self._over.set()
+        self._urgent.set()
+        self._changed.set()
         self.status.ended = True
         self.trials.clear()
-        self._write(force=True)
+        self._write()
 
     # -- Listener ----------------------------------------------------------------------------------------------------------
 
@@ -100,7 +108,7 @@ class StatusFile:
         self.trials[job.cell.id] = RunningTrial(
             label=job.label, cell=job.cell.id, epoch=0, epochs=job.epochs, retries=job.retries
         )
-        self._write(force=True)
+        self._tell(at_once=True)
 
     def epoch(self, job: Job, epoch: Epoch, per_class: dict[str, Any]) -> None:
         """An epoch is over."""
@@ -110,12 +118,12 @@ class StatusFile:
             trial.metrics = {
                 k: v for k, v in epoch.metrics.items() if k.endswith(("top1", CLASS_MEAN, "images_per_second", "loss"))
             }
-        self._write()
+        self._tell()
 
     def retried(self, job: Job, error: str) -> None:
         """A failed job goes on."""
         self.status.retries += 1
-        self._write(force=True)
+        self._tell(at_once=True)
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         """A job is over."""
@@ -125,20 +133,25 @@ class StatusFile:
         status.done += 1
         if outcome.status not in (Status.FINISHED, Status.PRUNED):
             status.failures.append(f"{outcome.status}: {job.label} ({job.cell.id}): {outcome.error or ''}")
-        self._write(force=True)
+        self._tell(at_once=True)
 
     def settled(self, job: Job, outcome: Outcome) -> None:
         """A job's cell was there already, or has come from another sweep."""
         self.status.done += 1
         self.began_with += 1  # it took no time here
-        self._write()
+        self._tell()
 
-    def _write(self, *, force: bool = False) -> None:
+    def _tell(self, *, at_once: bool = False) -> None:
+        if self._beating.is_alive():
+            if at_once:
+                self._urgent.set()
+            self._changed.set()
+        elif at_once or time.time() - self._written >= WRITE_SECONDS:
+            self._write()
+
+    def _write(self) -> None:
         with self._lock:
-            now = time.time()
-            if not force and now - self._written < WRITE_SECONDS:
-                return
-            self._written = now
+            self._written = now = time.time()
             here = self.status.done - self.began_with
             left = max(self.status.total - self.status.done, 0)
             self.status.seconds_left = (now - self.status.began) / here * left if here else None

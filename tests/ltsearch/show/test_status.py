@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,14 @@ def job(seed: int) -> Job:
     return Job(make_cell(study()["base"], seed, "test"), "ablation", f"row · seed {seed}")
 
 
+def written_within_seconds(folder: Path, what: Callable[[status.SweepStatus], bool]) -> None:
+    """By the thread that writes; nobody waits for it."""
+    deadline = time.monotonic() + 30.0  # on a busy machine
+    while not ((found := status.read(folder)) is not None and what(found)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_sweep_from_start_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec, folder = write(tmp_path, study()), CellStore(tmp_path / "store").sweep_folder("synthetic")
     words = [str(spec), "--storage", str(tmp_path / "store")]
@@ -36,8 +46,8 @@ def test_a_sweep_from_start_to_end(tmp_path: Path, capsys: pytest.CaptureFixture
     second.retries = 1
     file.retried(second, "RuntimeError: boom")
     file.started(second)
-    file._written = 0.0
     file.epoch(first, Epoch(epoch=3, metrics={"train/top1": 0.25, "seconds": 1.0}), {})
+    written_within_seconds(folder, lambda found: any(trial.epoch == 3 for trial in found.running))
     assert cli.main(["status", *words]) == 0
     text = capsys.readouterr().out
     assert (
@@ -48,7 +58,8 @@ def test_a_sweep_from_start_to_end(tmp_path: Path, capsys: pytest.CaptureFixture
     file.ended(first, Outcome(Status.FINISHED))
     file.ended(second, Outcome(Status.FAILED, "RuntimeError: boom"))
     file.planned(2)
-    file._write(force=True)
+    written_within_seconds(folder, lambda found: not found.running)
+    file._write()
     cli.main(["status", *words])
     text = capsys.readouterr().out
     assert "3 of 6 cells done (this run: 1 finished, 1 failed, 1 retries)" in text and "left" in text
@@ -60,7 +71,7 @@ def test_a_sweep_from_start_to_end(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_a_driver_that_was_killed(tmp_path: Path) -> None:
     file = status.StatusFile(tmp_path, "s", 2, 0)
-    file._write(force=True)
+    file._write()
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     found = status.read(tmp_path)
