@@ -88,7 +88,7 @@ def stale_check(
     known: dict[SourceKey, str | None] = {where: source.fingerprint for where, source in (data or {}).items()}
 
     def stale(record: CellRecord) -> bool:
-        config = TrialConfig.model_validate(record.config).data
+        config = DataConfig.model_validate(record.config["data"])
         if source_key(config) not in known:
             now = signature(config, root)
             known[source_key(config)] = store.known_fingerprint(now) if now else None
@@ -106,13 +106,10 @@ def content(store: CellStore, config: TrialConfig, root: Path) -> str | None:
 
 def unread(configs: Iterable[TrialConfig], store: CellStore, root: Path) -> list[DataConfig]:
     """Data sets whose files lie there but were not read since they came or changed: what is in them is not known."""
-    found: dict[SourceKey, DataConfig] = {}
-    for config in configs:
-        if source_key(config.data) not in found:
-            now = signature(config.data, root)
-            if now is not None and store.known_fingerprint(now) is None:
-                found[source_key(config.data)] = config.data
-    return list(found.values())
+    each = {
+        source_key(config.data): config.data for config in configs
+    }  # its files are looked at once, however many cells
+    return [one for one in each.values() if (now := signature(one, root)) and store.known_fingerprint(now) is None]
 
 
 def read_unread(
