@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
 
 from analysis import report
+from ltsearch import cli
+from ltsearch.store.provenance import ROOT
 from tools import results
 
 REPORTS = sorted(path.parent for path in results.RESULTS.rglob("report.md"))
@@ -23,6 +26,21 @@ def test_a_report_is_what_its_export_makes_of_it(folder: Path, tmp_path: Path) -
     for name in sorted(made):
         if name.suffix in WRITTEN:
             assert (folder / name).read_text() == (tmp_path / name).read_text(), name
+
+
+@pytest.mark.slow
+def test_replayed_searches_are_what_the_recording_makes_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first two of every cheap kind, from the export: a clone has all that the table was made from."""
+    study, recorded = ROOT / "search_spaces" / "early_stopping.yaml", results.RESULTS / "early_stopping"
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["restore", str(recorded / "export.zip"), "--storage", "store"]) == 0
+    words = ["--storage", "store", "--searches", "2", "--trials", "72", "--early-stopping", "asha,median", "--out", "."]
+    assert cli.main(["replay", str(study), *words]) == 0
+    made = list(csv.reader((tmp_path / "replay.csv").open()))
+    kept = list(csv.reader((results.RESULTS / "early_stopping_replayed" / "replay.csv").open()))
+    assert len(made) == 9 and all(line in kept for line in made)
 
 
 @pytest.mark.parametrize("page", results.pages(), ids=lambda page: page.parent.name)
