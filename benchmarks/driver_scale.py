@@ -259,6 +259,9 @@ def _sweep(at_once: int, uri: str) -> dict[str, float]:
             queue.epoch(job, epoch, {}, epoch.epoch == EPOCHS)
         queue.end(job, Outcome(Status.FINISHED))
         driver += time.thread_time() - began
+    began = time.thread_time()
+    store.keep_heads("scale", queue.ended)
+    driver += time.thread_time() - began
     write_record(folder, PLAN_ARTIFACT, plan_record(plan, {}, store))
     if tracker is not None:
         tracker.close(Status.FINISHED, list(queue.ended), plan_record(plan, {}, store), None)

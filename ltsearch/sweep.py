@@ -170,6 +170,7 @@ def the_plan(plan: Plan, options: RunOptions, target: ray_cluster.Cluster | None
     store = CellStore(storage_root(options.storage))
     root = sources.data_root(options.data_root)
     preflight.places(plan, store, root, options.tracking_uri)
+    store.recall_heads(plan.loaded.sweep)
     where = "this machine"
     nodes: Sequence[placement.Node] | None = placement.this_machine()
     if target is not None:
@@ -232,6 +233,7 @@ def sweep(loaded: Loaded, options: RunOptions, given: Mapping[str, Trainable] | 
         joining.write(store.sweep_folder(loaded.sweep), lock.mark, work.data)
         queue, shown_plan = drive(plan, work, store, tracker, capacity, session, options, functions, claims)
 
+        store.keep_heads(loaded.sweep, outstanding.all_cells(plan, work.study))
         failures = outstanding.failures(plan, work.study, store, queue.ended)
         for line in failures:
             print(line, file=sys.stderr)

@@ -41,6 +41,7 @@ class Work:
 
 def look(plan: Plan, store: CellStore, root: Path, *, fresh: bool, retry: bool, say: Callable[[str], None]) -> Work:
     """What is left; with ``fresh`` all of it. Writes nothing."""
+    store.recall_heads(plan.loaded.sweep)
     study = None if fresh else existing_study(plan, store, root)
     images = plan.loaded.spec.resources.images
     data = sources.read_unread(settled_configs(plan, study, store), store, root, say, images)

@@ -12,9 +12,12 @@ import shutil
 import tempfile
 import time
 import uuid
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ltsearch.store import heads
 from ltsearch.store.permissions import DENIED, denied
 from ltsearch.store.records import FINAL_ARTIFACT, SETTLED, CellRecord, Status
 from ltsearch.store.validation import BadRecord, parse
@@ -55,7 +58,7 @@ class CellStore:
         self.root = location(root)
         self.bad: dict[str, str] = {}  # cells in whose folder something else than their record lies, and what of it
         self._known: dict[str, CellRecord] = {}  # of an object store: settled records, which stay as they are
-        self._heads: dict[str, tuple[tuple[int, int, int], CellRecord]] = {}  # of a folder, with what tells of a change
+        self._heads: heads.Heads = {}  # of a folder, with what tells of a change
 
     def check_writable(self) -> None:
         """Raises ``UserError`` if the folder cannot be created or written to; leaves nothing behind."""
@@ -139,6 +142,18 @@ class CellStore:
         head = record.model_copy(update={"history": [], "per_class": {}})
         self._heads[cell] = mark, head
         return head
+
+    def recall_heads(self, sweep: str) -> None:
+        """Heads that the sweep has kept, so that not all of its records are read and checked again."""
+        if isinstance(folder := self.sweep_folder(sweep), Path):
+            self._heads |= heads.load(folder)
+
+    def keep_heads(self, sweep: str, cells: Iterable[str]) -> None:
+        """Keep those of a sweep's cells beside its journal; a storage that has no room for them need not."""
+        if isinstance(folder := self.sweep_folder(sweep), Path):
+            there = [cell for cell in cells if self.head(cell) is not None]
+            with suppress(OSError):
+                heads.save(folder, {cell: self._heads[cell] for cell in there if cell in self._heads})
 
     @staticmethod
     def _bytes(path: Location) -> bytes:
