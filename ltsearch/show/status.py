@@ -93,6 +93,8 @@ class StatusFile:
         self._over.set()
         self._urgent.set()
         self._changed.set()
+        if self._beating.is_alive():  # what it writes now must not come after the end
+            self._beating.join()
         self.status.ended = True
         self.trials.clear()
         self._write()

@@ -18,6 +18,8 @@ from trainables.data.longtail import split
 from trainables.run_options import RunOptions
 from trainables.training import _Trial
 
+pytestmark = pytest.mark.slow  # tracing takes seconds
+
 
 @pytest.fixture(autouse=True)
 def afresh() -> Iterator[None]:
@@ -38,15 +40,12 @@ def test_augmentation(options: dict[str, Any]) -> None:
     assert torch.equal(whole(images, u), policy(images, u))
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "ncl_pp" else pytest.mark.slow) for name in ALONE]
-)
+@pytest.mark.parametrize("name", ALONE)
 def test_forward_pass_and_losses(name: str, digits: Any) -> None:
     """And gradients, where the method is the one that all of this is for: they take as long again."""
     is_one_graph(of_method(name), digits, backend="aot_eager" if name == "ncl_pp" else "eager")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", AFTER)
 def test_methods_that_begin_with_other_trials_weights(
     name: str, digits: Any, tmp_path_factory: pytest.TempPathFactory
