@@ -81,6 +81,20 @@ def ask_again(trial: Any) -> None:
     trial.create_placement_group_factory()
 
 
+def waiting(controller: Any) -> list[Any]:
+    """Tune's trials whose actor has been asked for and not been given a place; nothing public tells of them."""
+    manager = controller._actor_manager
+    return [trial for actor, trial in controller._actor_to_trial.items() if not manager.is_actor_started(actor)]
+
+
+def fail_waiting(controller: Any, trial: Any, error: Exception) -> None:
+    """Take back what one of those asks for, as if its actor had died of this: Tune tries it again, or tells of it."""
+    manager, actor = controller._actor_manager, controller._trial_to_actor[trial]
+    manager.remove_actor(actor)
+    manager._failed_actor_ids.add(actor.actor_id)  # or Tune would remove it twice
+    controller._actor_failed(actor, error)
+
+
 def error_of(trial: Any) -> BaseException | None:
     """What a Tune trial raised, once. Its ``get_error`` reads the trial's storage, where the file only comes later.
 

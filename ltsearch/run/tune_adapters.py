@@ -146,6 +146,15 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
             # An idle actor would hold a place that another sweep is in need of.
             ray_internals.let_idle_actors_go(self.controller)
 
+    def free_what_waits_for_none(self) -> None:
+        """Trials that were to be kept from the nodes that are left, since the last other one has gone meanwhile."""
+        if self.controller is None or self.unfit.growing or not self.unfit.everywhere():
+            return
+        left = set(self.unfit.alive())
+        for trial in ray_internals.waiting(self.controller):
+            if left <= _avoided(trial):
+                ray_internals.fail_waiting(self.controller, trial, RayActorError(error_msg=unfit.LOST))
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The scheduler tells the queue."""
 
@@ -212,6 +221,7 @@ class TrialCallback(_NotSaved, Callback):  # type: ignore[misc]
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Every round of Tune's loop."""
         self.feeder.round()
+        self.feeder.free_what_waits_for_none()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """An actor has the trial."""
@@ -256,7 +266,7 @@ class TrialCallback(_NotSaved, Callback):  # type: ignore[misc]
         node, why = unfit.blamed(why)
         if node is not None:
             job.unfit_nodes.add(node)
-            kept_away = node in str(trial.config.get("avoid", "")).split(",")
+            kept_away = node in _avoided(trial)
             if kept_away or len(job.unfit_nodes) > MOST_UNFIT:
                 return True, why  # another node is at fault, or none: the study's own function, say
             others = [one for one in self.feeder.queue.running.values() if one is not job and one.epochs_seen]
@@ -270,6 +280,10 @@ class TrialCallback(_NotSaved, Callback):  # type: ignore[misc]
     def _watch(self) -> None:
         if self.feeder.orphans is not None:
             self.feeder.orphans.watch()
+
+
+def _avoided(trial: Trial) -> set[str]:
+    return set(filter(None, str(trial.config.get("avoid", "")).split(",")))
 
 
 def reason(trial: Trial) -> str:

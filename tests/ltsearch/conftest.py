@@ -1,4 +1,4 @@
-"""An S3 server on this machine."""
+"""An S3 server on this machine, and the folder that clusters of Ray's test utilities take for granted."""
 
 from __future__ import annotations
 
@@ -10,10 +10,17 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 BUCKET = "ltsearch-test"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _place_of_rays_address() -> None:
+    """``ray.cluster_utils`` writes an address there even if a cluster has a folder of its own."""
+    Path("/tmp/ray").mkdir(exist_ok=True)
 
 
 def free_port() -> int:

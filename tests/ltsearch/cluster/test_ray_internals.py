@@ -41,6 +41,16 @@ import pytest
             "TuneController.update_max_pending_trials",
             "start_at_once: ramps take minutes",
         ),
+        (
+            "ray.tune.execution.tune_controller",
+            "TuneController._actor_failed",
+            "fail_waiting: a trial could wait for ever for a node that has gone",
+        ),
+        (
+            "ray.air.execution._internal.actor_manager",
+            "RayActorManager.is_actor_failed",  # which has _failed_actor_ids
+            "fail_waiting: a trial could wait for ever for a node that has gone",
+        ),
         ("ray.tune.experiment", "Trial.create_placement_group_factory", "ask_again: retries on nodes that are unfit"),
         ("ray.core.generated.autoscaler_pb2", "GetClusterStatusReply", "autoscaler_reports: KubeRay's clusters grow"),
         ("ray.experimental.internal_kv", "internal_kv_get_gcs_client", "autoscaler_reports: KubeRay's clusters grow"),

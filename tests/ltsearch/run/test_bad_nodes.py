@@ -44,6 +44,15 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, dict[str, An
             made.shutdown()
 
 
+def spoil(node: Any) -> None:
+    """The code that was sent there for trials' processes can no longer be imported."""
+    unpacked = Path(node.get_session_dir_path()) / "runtime_resources" / "working_dir_files"
+    found = list(unpacked.glob("_ray_pkg_*/ltsearch/run/trial.py"))
+    assert found
+    for module in found:
+        module.write_text("import nothing_of_the_kind\n")
+
+
 def test_another_version_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One message, with both."""
     import ray
@@ -88,11 +97,7 @@ def test_what_a_bad_node_did_is_no_trials_failure(cluster: tuple[Any, dict[str, 
         for line in sweep.stdout:
             said += line
             if "cells to run" in line:  # every node has been asked already
-                unpacked = Path(nodes[SPOILT].get_session_dir_path()) / "runtime_resources" / "working_dir_files"
-                found = list(unpacked.glob("_ray_pkg_*/ltsearch/run/trial.py"))
-                assert found
-                for module in found:
-                    module.write_text("import nothing_of_the_kind\n")
+                spoil(nodes[SPOILT])
             if said.count("] start") == 4 and not killed:  # on the two that are left
                 killed = True
                 ray_cluster.remove_node(nodes[KILLED], allow_graceful=False)
@@ -105,3 +110,31 @@ def test_what_a_bad_node_did_is_no_trials_failure(cluster: tuple[Any, dict[str, 
     assert f"(attempt 1: {why})" in said and "(attempt 1: its node was lost)" in said and "(attempt 2" not in said, said
     store = CellStore(tmp_path / "store")
     assert [store.read(cell).status for cell in store.cells()] == [Status.FINISHED] * 6
+
+
+def test_the_last_good_node_goes_while_a_trial_waits_for_it(
+    cluster: tuple[Any, dict[str, Any]], tmp_path: Path
+) -> None:
+    """It would wait for ever, as it is kept from the one that is left: it tries that one, and the sweep tells of both."""
+    ray_cluster, nodes = cluster
+    ray_cluster.remove_node(nodes[KILLED])
+    tree = study(**{"base.synthetic": {"epoch_seconds": 1.0}, "seeds": 2})
+    del tree["search"]
+    command = [sys.executable, "-m", "ltsearch.sweep", str(write(tmp_path, tree)), "--address", ray_cluster.address]
+    sweep = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    said = ""
+    try:
+        assert sweep.stdout is not None
+        for line in sweep.stdout:
+            said += line
+            if "cells to run" in line:
+                spoil(nodes[SPOILT])
+            if "] start" in line and said.count("] start") == 2:
+                ray_cluster.remove_node(nodes[GOOD], allow_graceful=False)
+        assert sweep.wait(60) == exit_codes.WRONG_INPUT, said
+    finally:
+        sweep.kill()
+        sweep.wait()
+    assert "no node is left on which a trial can be set up: node " in said
