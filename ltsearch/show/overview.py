@@ -217,6 +217,8 @@ def _time(
     plan: Plan, store: CellStore, states: Mapping[str, State], nodes: Sequence[placement.Node] | None
 ) -> list[str]:
     left = [cell for cell in plan.cells if states[cell.id] not in _OVER]
+    if not left and plan.search_base is None:
+        return ["Time: nothing that is planned is left to train"]
     finished = [cell for cell in plan.cells if states[cell.id] == "done"]
     some = random.Random(0).sample(finished, min(len(finished), MOST_TIMED))
     known = [(cell, record) for cell in some if (record := store.read(cell.id)) and record.status is Status.FINISHED]
@@ -254,7 +256,7 @@ def _time(
 def _memory(plan: Plan, store: CellStore, states: Mapping[str, State]) -> list[str]:
     """The most that one trial that is left takes, by what finished ones took; nothing before one has finished."""
     left = [cell.config for cell in plan.cells if states[cell.id] not in _OVER]
-    finished = [cell for cell in plan.cells if states[cell.id] == "done"][:MOST_TIMED]
+    finished = [cell for cell in plan.cells if states[cell.id] == "done"][:MOST_TIMED] if left else []
     records = [(cell.config, record) for cell in finished if (record := store.read(cell.id)) is not None]
     seen = [
         (config, record.final.get(PEAK_MEMORY, 0.0), record.provenance.get("gpu", "none")) for config, record in records

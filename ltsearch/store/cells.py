@@ -127,9 +127,8 @@ class CellStore:
         For what is asked of all cells of a large study, and more than once. A folder of the network may take a while to show
         what another host has written: before something is thrown away or told to have failed, ``read`` it.
         """
-        path = self.folder(cell) / RECORD
         try:
-            there = os.stat(path) if isinstance(path, Path) else None
+            there = os.stat(f"{self.root}/cells/{cell}/{RECORD}") if isinstance(self.root, Path) else None
         except OSError:  # it is told by who reads it
             there = None
         if there is None:
