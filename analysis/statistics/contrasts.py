@@ -134,8 +134,8 @@ def _pooled(c: Values, n: NDArray[Any], spread: float, freedom: float, alpha: fl
     with np.errstate(divide="ignore"):
         scaled = np.where(c != 0, c / np.sqrt(np.maximum(n, 1)), 0.0)
     lengths = np.linalg.norm(scaled, axis=1)
-    correlation = np.round((scaled @ scaled.T) / np.outer(lengths, lengths), 9)  # equal designs, equal draws
-    largest = _largest(correlation.tobytes(), len(c), freedom)
+    unit = np.round(scaled[:, (c != 0).any(0)] / lengths[:, None], 9)  # equal designs, equal draws
+    largest = _largest(unit.tobytes(), len(c), freedom)
     critical = float(largest[-(ceil(alpha * (DRAWS + 1)) - 1)])
     return _Judged(
         list(spread * lengths), [critical] * len(c), [freedom] * len(c), largest, ALPHA / alpha
@@ -143,11 +143,20 @@ def _pooled(c: Values, n: NDArray[Any], spread: float, freedom: float, alpha: fl
 
 
 @lru_cache(maxsize=32)
-def _largest(correlation: bytes, m: int, freedom: float) -> Values:
-    """Sorted draws of ``max_i |t_i|`` of ``m`` statistics with this correlation and a common error; the same every time."""
-    shape = np.frombuffer(correlation).reshape(m, m)
-    drawn = stats.multivariate_t.rvs(shape=shape, df=freedom, size=DRAWS, random_state=0).reshape(DRAWS, m)
-    return np.asarray(np.sort(np.abs(drawn).max(1)))
+def _largest(unit: bytes, m: int, freedom: float) -> Values:
+    """Sorted draws of ``max_i |t_i|`` of ``m`` statistics with a common error, ``t_i = Σ_g unit_ig z_g / s``.
+
+    The same every time and on every machine: the groups' means are drawn. Statistics drawn by their correlation would come from
+    its decomposition, which is not unique where eigenvalues are equal, and differs between CPUs.
+    """
+    weights = np.frombuffer(unit).reshape(m, -1)
+    random = np.random.default_rng(0)
+    z = random.standard_normal((DRAWS, weights.shape[1]))
+    s = np.sqrt(random.chisquare(freedom, DRAWS) / freedom)
+    found = np.zeros(DRAWS)
+    for some in np.array_split(weights, ceil(m / 32)):  # thousands of contrasts need not all be held
+        np.maximum(found, np.abs(z @ some.T).max(1), out=found)
+    return np.sort(found / s)
 
 
 def _welch(c: Values, groups: Sequence[Group], alpha: float) -> _Judged:

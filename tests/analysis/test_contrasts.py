@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from itertools import combinations
 
 import numpy as np
@@ -165,3 +168,19 @@ def test_effects_of_a_factorial_are_least_squares_with_one_critical_value() -> N
         box = np.full(3, critical)
         inside = stats.multivariate_t(shape=np.eye(3), df=24).cdf(box, lower_limit=-box, random_state=0)
         assert inside == pytest.approx(0.95, abs=0.002)
+
+
+def test_intervals_are_the_same_on_another_processor() -> None:
+    """A report must be written again to the byte; OpenBLAS has other kernels for other processors, and is told of an old
+    one.
+    """
+    ask = (
+        "from analysis.statistics.contrasts import Group, simultaneous, to_reference\n"
+        "groups = [Group((0.1 * i, 0.1 * i + 0.3, 0.1 * i + 0.2)) for i in range(12)]\n"
+        "print([(d.interval, d.p) for d in simultaneous(groups, to_reference(12, 1)).differences])"
+    )
+    told = [
+        subprocess.run([sys.executable, "-c", ask], env=os.environ | of, capture_output=True, text=True, check=True)
+        for of in ({}, {"OPENBLAS_CORETYPE": "Prescott"})
+    ]
+    assert told[0].stdout == told[1].stdout and "0." in told[0].stdout
