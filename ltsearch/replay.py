@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import io
+import json
 import math
 import signal
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from ltsearch.exit_codes import DONE, INTERRUPTED, MEANING, exit_code
 from ltsearch.plan.cells import Plan
@@ -33,6 +39,8 @@ from trainables.files import write_text
 SAMPLERS = ("random", "tpe", "gp", "cmaes")
 RULES = ("none", "asha", "hyperband", "median", "patience")
 MOST, SAID_SECONDS = 100_000, 20.0
+KEPT = "replayed.jsonl"  # in --out: every search as soon as it is over
+_KEPT = TypeAdapter(tuple[str, int, Replayed])  # with the mark of its kind, and its seed
 COLUMNS = (
     "sampler",
     "early_stopping",
@@ -119,7 +127,8 @@ def parser(*, add_help: bool = True) -> argparse.ArgumentParser:
         "--out",
         type=Path,
         metavar="FOLDER",
-        help="also write replay.md, replay.csv (one line a search) and the figure there",
+        help="also write replay.md, replay.csv (one line a search) and the figure there, and keep what was replayed: the same "
+        "command goes on, one of more samplers or searches replays those",
     )
     return p
 
@@ -156,9 +165,12 @@ def _run(args: argparse.Namespace) -> int:
     )
     asked = [(kind, seed) for kind in kinds for seed in range(args.searches)]
     try:
-        lines = list(_all(_Task(plans, recording, args.at_once, args.tolerance), asked))
+        lines = list(_all(_Task(plans, recording, args.at_once, args.tolerance), asked, args.out))
     except KeyboardInterrupt:
-        print("\ninterrupted; replayed searches are not kept: the same command begins again", file=sys.stderr)
+        again = (
+            "the same command goes on" if args.out else "without --out nothing is kept: the same command begins again"
+        )
+        print(f"\ninterrupted; {again}", file=sys.stderr)
         return INTERRUPTED
     text = table(kinds, lines, args.tolerance)
     print(text)
@@ -204,9 +216,23 @@ class _Task:
     at_once: int
     tolerance: float
 
-    def line(self, kind: Kind, seed: int) -> Line:
+    def replayed(self, kind: Kind, seed: int) -> Replayed:
         """One search."""
-        found = replay(self.plans[kind](seed=seed), self.recording, self.at_once)
+        return replay(self.plans[kind](seed=seed), self.recording, self.at_once)
+
+    def mark(self, kind: Kind) -> str:
+        """Of all that decides what its searches find, seeds aside."""
+        search = self.plans[kind](seed=0).loaded.spec.search
+        assert search is not None
+        curves = sorted(
+            (cell, one.fingerprint, one.status, [e.metrics for e in one.history])
+            for cell, one in self.recording.records.items()
+        )
+        decides = [search.model_dump(mode="json", by_alias=True), curves, self.at_once, version("optuna")]
+        return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
+
+    def line(self, kind: Kind, seed: int, found: Replayed) -> Line:
+        """What is told of it."""
         close = found.within(self.tolerance)
         epochs = self.recording.epochs
         until = close / epochs if close is not None else math.inf
@@ -226,19 +252,48 @@ def _begin(task: _Task) -> None:
     torch.set_num_threads(1)
 
 
-def _line(asked: tuple[Kind, int]) -> Line:
-    return _task.line(*asked)
+def _search(asked: tuple[Kind, int]) -> Replayed:
+    return _task.replayed(*asked)
 
 
-def _all(task: _Task, asked: Sequence[tuple[Kind, int]]) -> Iterator[Line]:
-    """In processes, one a core; a line now and then tells how far it is."""
+def _all(task: _Task, asked: Sequence[tuple[Kind, int]], out: Path | None) -> Iterator[Line]:
+    """In processes, one a core; a line now and then tells how far it is. What was replayed is kept in ``out`` at once."""
     said = time.monotonic()
-    with get_context("spawn").Pool(usable_cpus(), _begin, (task,)) as pool:
-        for number, line in enumerate(pool.imap(_line, asked), start=1):
-            yield line
+    marks = {kind: task.mark(kind) for kind, _ in asked}
+    known = _kept(out / KEPT) if out is not None else {}
+    left = [one for one in asked if (marks[one[0]], one[1]) not in known]
+    if len(left) < len(asked):
+        print(f"{len(asked) - len(left)} of {len(asked)} searches are in {out} already", file=sys.stderr, flush=True)
+    with ExitStack() as open_files:
+        pool = open_files.enter_context(get_context("spawn").Pool(usable_cpus(), _begin, (task,)))
+        kept = open_files.enter_context((out / KEPT).open("a", encoding="utf-8")) if out is not None else None
+        if kept is not None:
+            kept.write("\n")  # after what a killed process has written
+        for number, ((kind, seed), found) in enumerate(
+            zip(left, pool.imap(_search, left), strict=True), start=len(asked) - len(left) + 1
+        ):
+            known[marks[kind], seed] = found
+            if kept is not None:
+                print(_KEPT.dump_json((marks[kind], seed, found)).decode(), file=kept, flush=True)
             if time.monotonic() - said > SAID_SECONDS:
                 said = time.monotonic()
                 print(f"{number} of {len(asked)} searches replayed", file=sys.stderr, flush=True)
+    return (task.line(kind, seed, known[marks[kind], seed]) for kind, seed in asked)
+
+
+def _kept(file: Path) -> dict[tuple[str, int], Replayed]:
+    """Searches by mark and seed; a line that cannot be read, such as the last one of a killed process, is left out.
+
+    Raises ``UserError`` if something else than a file lies there.
+    """
+    if file.exists() and not file.is_file():
+        raise UserError(f"--out {file.parent}: {KEPT} there is no file; name another folder")
+    known = {}
+    for line in file.read_bytes().splitlines() if file.exists() else ():
+        with suppress(ValueError):
+            mark, seed, found = _KEPT.validate_json(line)
+            known[mark, seed] = found
+    return known
 
 
 def table(kinds: Sequence[Kind], lines: Sequence[Line], tolerance: float) -> str:

@@ -201,6 +201,31 @@ def test_the_command_writes_a_line_for_every_search(
     assert (tmp_path / "replay.svg").stat().st_size > 1000 and (tmp_path / "replay.png").exists()
 
 
+def test_what_was_replayed_is_not_replayed_again(
+    trained: tuple[Path, Plan, CellStore], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As after Ctrl-C, or with a sampler more."""
+    file, _, store = trained
+    words = ["replay", str(file), "--storage", str(store.root), "--searches", "3", "--early-stopping", "asha"]
+    assert cli.main([*words, "--samplers", "random,tpe", "--out", str(tmp_path / "whole")]) == 0
+    at_once = (tmp_path / "whole" / "replay.csv").read_text()
+    assert cli.main([*words, "--samplers", "random", "--out", str(tmp_path / "parts")]) == 0
+    kept = tmp_path / "parts" / "replayed.jsonl"
+    torn = kept.read_text()[:-30]
+    kept.write_text(torn)
+    capfd.readouterr()
+    assert cli.main([*words, "--samplers", "random,tpe", "--out", str(tmp_path / "parts")]) == 0
+    assert "2 of 6 searches are in " in capfd.readouterr().err
+    assert (tmp_path / "parts" / "replay.csv").read_text() == at_once
+    for more, there in (([], 6), (["--at-once", "2"], 0), (["--trials", "9"], 0), (["--grace-epochs", "5"], 0)):
+        assert cli.main([*words, "--samplers", "random,tpe", "--out", str(tmp_path / "parts"), *more]) == 0
+        assert (f"{there} of 6 searches are in " in capfd.readouterr().err) == bool(there)
+    kept.unlink()
+    kept.mkdir()
+    assert cli.main([*words, "--out", str(tmp_path / "parts")]) == 2
+    assert "replayed.jsonl there is no file" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
