@@ -264,17 +264,19 @@ def _all(task: _Task, asked: Sequence[tuple[Kind, int]], out: Path | None) -> It
     left = [one for one in asked if (marks[one[0]], one[1]) not in known]
     if len(left) < len(asked):
         print(f"{len(asked) - len(left)} of {len(asked)} searches are in {out} already", file=sys.stderr, flush=True)
-    with ExitStack() as open_files:
-        pool = open_files.enter_context(get_context("spawn").Pool(usable_cpus(), _begin, (task,)))
-        kept = open_files.enter_context((out / KEPT).open("a", encoding="utf-8")) if out is not None else None
+    with ExitStack() as until_then:
+        found: Iterator[Replayed] = iter(())
+        if left:
+            found = until_then.enter_context(get_context("spawn").Pool(usable_cpus(), _begin, (task,))).imap(
+                _search, left
+            )
+        kept = until_then.enter_context((out / KEPT).open("a", encoding="utf-8")) if out is not None and left else None
         if kept is not None:
             kept.write("\n")  # after what a killed process has written
-        for number, ((kind, seed), found) in enumerate(
-            zip(left, pool.imap(_search, left), strict=True), start=len(asked) - len(left) + 1
-        ):
-            known[marks[kind], seed] = found
+        for number, ((kind, seed), one) in enumerate(zip(left, found, strict=True), start=len(asked) - len(left) + 1):
+            known[marks[kind], seed] = one
             if kept is not None:
-                print(_KEPT.dump_json((marks[kind], seed, found)).decode(), file=kept, flush=True)
+                print(_KEPT.dump_json((marks[kind], seed, one)).decode(), file=kept, flush=True)
             if time.monotonic() - said > SAID_SECONDS:
                 said = time.monotonic()
                 print(f"{number} of {len(asked)} searches replayed", file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ltsearch import cli
 from ltsearch.plan.cells import Plan
 from ltsearch.plan.layout import make_plan
 from ltsearch.plan.searched import search_cell
+from ltsearch.replay import Kind, _Task
 from ltsearch.run.jobs import Outcome
 from ltsearch.run.queue import Queue
 from ltsearch.search.optuna_study import SearchStudy
@@ -204,26 +206,44 @@ def test_the_command_writes_a_line_for_every_search(
 def test_what_was_replayed_is_not_replayed_again(
     trained: tuple[Path, Plan, CellStore], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """As after Ctrl-C, or with a sampler more."""
+    """After a kill in the middle of a line, and with a sampler more."""
     file, _, store = trained
     words = ["replay", str(file), "--storage", str(store.root), "--searches", "3", "--early-stopping", "asha"]
-    assert cli.main([*words, "--samplers", "random,tpe", "--out", str(tmp_path / "whole")]) == 0
-    at_once = (tmp_path / "whole" / "replay.csv").read_text()
-    assert cli.main([*words, "--samplers", "random", "--out", str(tmp_path / "parts")]) == 0
-    kept = tmp_path / "parts" / "replayed.jsonl"
-    torn = kept.read_text()[:-30]
-    kept.write_text(torn)
+    words += ["--out", str(tmp_path)]
+    assert cli.main([*words, "--samplers", "random"]) == 0
+    first = (tmp_path / "replay.csv").read_text()
+    kept = tmp_path / "replayed.jsonl"
+    kept.write_text(kept.read_text()[:-30])
     capfd.readouterr()
-    assert cli.main([*words, "--samplers", "random,tpe", "--out", str(tmp_path / "parts")]) == 0
+    assert cli.main([*words, "--samplers", "random,tpe"]) == 0
     assert "2 of 6 searches are in " in capfd.readouterr().err
-    assert (tmp_path / "parts" / "replay.csv").read_text() == at_once
-    for more, there in (([], 6), (["--at-once", "2"], 0), (["--trials", "9"], 0), (["--grace-epochs", "5"], 0)):
-        assert cli.main([*words, "--samplers", "random,tpe", "--out", str(tmp_path / "parts"), *more]) == 0
-        assert (f"{there} of 6 searches are in " in capfd.readouterr().err) == bool(there)
+    assert (tmp_path / "replay.csv").read_text().startswith(first) and len(kept.read_text().split()) == 6 + 1
     kept.unlink()
     kept.mkdir()
-    assert cli.main([*words, "--out", str(tmp_path / "parts")]) == 2
+    assert cli.main(words) == 2
     assert "replayed.jsonl there is no file" in capfd.readouterr().err
+
+
+def test_a_search_that_would_find_something_else_is_replayed(trained: tuple[Path, Plan, CellStore]) -> None:
+    _, plan, store = trained
+    recording = record_of(plan, store)
+    cell, record = next(iter(recording.records.items()))
+    slower = [e.model_copy(update={"metrics": {**e.metrics, "seconds": 9.0}}) for e in record.history]
+    other = replace(recording, records={**recording.records, cell: record.model_copy(update={"history": slower})})
+    kind = Kind("random", "none")
+    tasks = [
+        _Task({kind: partial(with_search, plan, sampler, stopping, trials=trials)}, curves, at_once, 0.0)
+        for sampler, stopping, trials, curves, at_once in (
+            ("random", None, 9, recording, 4),
+            ("tpe", None, 9, recording, 4),
+            ("random", EarlyStopping(grace_epochs=3), 9, recording, 4),
+            ("random", None, 8, recording, 4),
+            ("random", None, 9, other, 4),
+            ("random", None, 9, recording, 3),
+        )
+    ]
+    assert len({task.mark(kind) for task in tasks}) == 6
+    assert replace(tasks[0], tolerance=1.0).mark(kind) == tasks[0].mark(kind)
 
 
 @pytest.mark.parametrize(
