@@ -26,6 +26,7 @@ from pydantic import TypeAdapter
 from ltsearch.exit_codes import DONE, INTERRUPTED, MEANING, exit_code
 from ltsearch.plan.cells import Plan
 from ltsearch.plan.layout import make_plan
+from ltsearch.search import replayed
 from ltsearch.search.replayed import Recording, Replayed, record_of, replay, with_search
 from ltsearch.store.cells import STORAGE_VARIABLE, CellStore, storage_root
 from ltsearch.store.permissions import folder_problem, refuse
@@ -228,8 +229,14 @@ class _Task:
             (cell, one.fingerprint, one.status, [e.metrics for e in one.history])
             for cell, one in self.recording.records.items()
         )
-        decides = [search.model_dump(mode="json", by_alias=True), curves, self.at_once, version("optuna")]
-        return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
+        decides = [
+            search.model_dump(mode="json", by_alias=True),
+            curves,
+            self.at_once,
+            *map(version, ("optuna", "torch")),
+        ]
+        code = b"".join(file.read_bytes() for file in sorted(Path(replayed.__file__).parent.glob("*.py")))
+        return hashlib.sha256(json.dumps(decides).encode() + code).hexdigest()[:16]
 
     def line(self, kind: Kind, seed: int, found: Replayed) -> Line:
         """What is told of it."""
@@ -259,7 +266,7 @@ def _search(asked: tuple[Kind, int]) -> Replayed:
 def _all(task: _Task, asked: Sequence[tuple[Kind, int]], out: Path | None) -> Iterator[Line]:
     """In processes, one a core; a line now and then tells how far it is. What was replayed is kept in ``out`` at once."""
     said = time.monotonic()
-    marks = {kind: task.mark(kind) for kind, _ in asked}
+    marks = {kind: task.mark(kind) for kind in dict.fromkeys(kind for kind, _ in asked)}
     known = _kept(out / KEPT) if out is not None else {}
     left = [one for one in asked if (marks[one[0]], one[1]) not in known]
     if len(left) < len(asked):
@@ -286,7 +293,7 @@ def _all(task: _Task, asked: Sequence[tuple[Kind, int]], out: Path | None) -> It
 def _kept(file: Path) -> dict[tuple[str, int], Replayed]:
     """Searches by mark and seed; a line that cannot be read, such as the last one of a killed process, is left out.
 
-    Raises ``UserError`` if something else than a file lies there.
+    Raises ``UserError`` if something else than a file lies there, ``OSError`` if it may not be read.
     """
     if file.exists() and not file.is_file():
         raise UserError(f"--out {file.parent}: {KEPT} there is no file; name another folder")

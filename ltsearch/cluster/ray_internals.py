@@ -76,9 +76,12 @@ def actors(controller: Any) -> int:
     )
 
 
-def ask_again(trial: Any) -> None:
-    """Make a Tune trial's resource request anew from its configuration, which has changed since Tune made it."""
+def ask_again(controller: Any, trial: Any) -> None:
+    """Make a waiting Tune trial's resource request anew from its configuration, which has changed since Tune made it."""
+    waiting = controller._resources_to_pending_trials  # Tune's own list of who waits for what
+    waiting[trial.placement_group_factory].discard(trial)
     trial.create_placement_group_factory()
+    waiting[trial.placement_group_factory].add(trial)
 
 
 def waiting(controller: Any) -> list[Any]:
@@ -88,7 +91,10 @@ def waiting(controller: Any) -> list[Any]:
 
 
 def fail_waiting(controller: Any, trial: Any, error: Exception) -> None:
-    """Take back what one of those asks for, as if its actor had died of this: Tune tries it again, or tells of it."""
+    """Take back what one of those asks for, as if its actor had died of this: Tune tries it again, or tells of it.
+
+    Raises ``ValueError`` if it is none of those, and what Tune's callbacks raise.
+    """
     manager, actor = controller._actor_manager, controller._trial_to_actor[trial]
     manager.remove_actor(actor)
     manager._failed_actor_ids.add(actor.actor_id)  # or Tune would remove it twice

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from ltsearch.plan import adaptive, sources
 from ltsearch.plan.cells import Cell, Plan, first, required_label
@@ -91,7 +94,8 @@ def earlier(plan: Plan, store: CellStore, stale: Judge) -> list[dict[str, Any]]:
     for cell in store.cells():
         record = store.head(cell)
         if record is not None and record.status is Status.FINISHED and not stale(record):
-            configs.append(TrialConfig.model_validate(record.config))
+            with suppress(ValidationError):  # of another version
+                configs.append(TrialConfig.model_validate(record.config))
     return known_choices(plan, configs)
 
 

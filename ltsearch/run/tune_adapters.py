@@ -147,13 +147,17 @@ class Feeder(_NotSaved, Searcher):  # type: ignore[misc]
             ray_internals.let_idle_actors_go(self.controller)
 
     def free_what_waits_for_none(self) -> None:
-        """Trials that were to be kept from the nodes that are left, since the last other one has gone meanwhile."""
-        if self.controller is None or self.unfit.growing or not self.unfit.everywhere():
+        """Trials that were to be kept from all nodes that are left, since the last other one has gone meanwhile.
+
+        Raises ``StorageError`` or ``UserError`` if that ends the sweep.
+        """
+        if self.controller is None or self.unfit.growing:
             return
-        left = set(self.unfit.alive())
-        for trial in ray_internals.waiting(self.controller):
-            if left <= _avoided(trial):
-                ray_internals.fail_waiting(self.controller, trial, RayActorError(error_msg=unfit.LOST))
+        kept_away = [trial for trial in ray_internals.waiting(self.controller) if _avoided(trial)]
+        left = set(self.unfit.alive()) if kept_away else set()
+        for trial in kept_away:
+            if left and left <= _avoided(trial):
+                ray_internals.fail_waiting(self.controller, trial, RayActorError(error_msg=unfit.GONE, preempted=True))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """The scheduler tells the queue."""
@@ -239,7 +243,7 @@ class TrialCallback(_NotSaved, Callback):  # type: ignore[misc]
         charged, why = self._charged(job, why, trial)
         # With no node left it would wait for none: it takes any of them.
         trial.config["avoid"] = "" if self.feeder.unfit.everywhere() else ",".join(self.feeder.unfit.now())
-        ray_internals.ask_again(trial)
+        ray_internals.ask_again(self.feeder.controller, trial)
         self.feeder.queue.retried(job, why, charged=charged)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -294,7 +298,7 @@ def reason(trial: Trial) -> str:
     if isinstance(error, RayActorError):
         node = ray_internals.node_of(error.actor_id) if error.actor_id else ""
         if unfit.lost(str(error)) or (node and not unfit.answers(node)):
-            return unfit.LOST
+            return unfit.GONE if unfit.GONE in str(error) else unfit.LOST
         if not error.actor_init_failed:
             return "the trial's process died"
         said = _raised(str(error))  # not by a cell, which raises what it raises in its first epoch: see `CellTrial`

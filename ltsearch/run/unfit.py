@@ -19,9 +19,9 @@ FIRST_SECONDS, MOST_SECONDS = 60.0, 3600.0
 ANSWER_SECONDS = 2.0
 NODE_LABEL = "ray.io/node-id"  # Ray gives it to every node
 _MARK = re.compile(r" \[node ([0-9a-f]+)\]")
-LOST = "its node was lost"
+LOST, GONE = "its node was lost", "the node that it waited for was lost"
 NO_PLACE = "no worker of the group has started"
-_LOST = re.compile(r"node has died|node was (terminated|drained|preempted)|" + LOST)
+_LOST = re.compile(rf"node has died|node was (terminated|drained|preempted)|{LOST}|{GONE}")
 
 
 @contextmanager

@@ -122,7 +122,7 @@ class CellStore:
         return record
 
     def head(self, cell: str) -> CellRecord | None:
-        """As ``read``, without epochs and accuracies by class; remembered for as long as the file is the same, by its inode.
+        """As ``read``, without epochs and what there is of every class; remembered while its file is the same, by its inode.
 
         For what is asked of all cells of a large study, and more than once. A folder of the network may take a while to show
         what another host has written: before something is thrown away or told to have failed, ``read`` it.
@@ -138,7 +138,7 @@ class CellStore:
             return known[1]
         if (record := self.read(cell)) is None:
             return None
-        head = record.model_copy(update={"history": [], "per_class": {}})
+        head = record.model_copy(update={"history": [], "per_class": {}, "class_counts": [], "class_names": []})
         self._heads[cell] = mark, head
         return head
 
@@ -148,10 +148,10 @@ class CellStore:
             self._heads |= heads.load(folder)
 
     def keep_heads(self, sweep: str, cells: Iterable[str]) -> None:
-        """Keep those of a sweep's cells beside its journal; a storage that has no room for them need not."""
+        """Keep those of a sweep's cells beside its journal; where that fails, records are read again."""
         if isinstance(folder := self.sweep_folder(sweep), Path):
-            there = [cell for cell in cells if self.head(cell) is not None]
-            with suppress(OSError):
+            with suppress(OSError, UserError, ValueError):
+                there = [cell for cell in cells if self.head(cell) is not None]
                 heads.save(folder, {cell: self._heads[cell] for cell in there if cell in self._heads})
 
     @staticmethod

@@ -16,7 +16,8 @@ from pydantic_core import from_json, to_json
 from ltsearch.store.records import CellRecord, Status
 from trainables.config import TrialConfig
 from trainables.files import read_regular, write_text
-from trainables.methods import METHODS, options_class
+from trainables.methods import DEFAULT_METHOD, METHODS, options_class
+from trainables.recipes import DATA, RECIPES
 
 FILE = "heads.json"
 Mark = tuple[int, int, int]  # of a file: inode, size, time of change in nanoseconds
@@ -37,7 +38,7 @@ def load(folder: Path) -> Heads:
 
 def save(folder: Path, heads: Heads) -> None:
     """Replace the file; raises ``OSError``."""
-    names = sorted({head.config["method"]["name"] for _, head in heads.values()})
+    names = sorted({head.config.get("method", {}).get("name", DEFAULT_METHOD) for _, head in heads.values()})
     body = to_json([names, *((cell, mark, head) for cell, (mark, head) in heads.items())]).decode()
     write_text(folder / FILE, f"{_seal(body, names)}\n{body}")
 
@@ -47,12 +48,10 @@ def _record(head: dict[str, Any]) -> CellRecord:
     return CellRecord.model_construct(**{**head, "status": Status(head["status"])})
 
 
-def _seal(body: str, methods: list[str]) -> str:
-    """Of the file, and of what this version takes for a record and for a configuration with these methods."""
-    models: list[type[BaseModel]] = [
-        CellRecord,
-        TrialConfig,
-        *(options_class(name) for name in methods if name in METHODS),
-    ]
-    version = json.dumps([model.model_json_schema() for model in models], sort_keys=True)
+def _seal(body: str, names: list[str]) -> str:
+    """Of the file, and of what this version takes for a record and for a configuration with the methods of these names."""
+    methods = [options_class(name) for name in names if name in METHODS]
+    models: list[type[BaseModel]] = [CellRecord, TrialConfig, *methods]
+    recipes = [RECIPES, DATA, [method.recipe for method in methods]]
+    version = json.dumps([recipes, *(model.model_json_schema() for model in models)], sort_keys=True)
     return hashlib.sha256((version + body).encode()).hexdigest()

@@ -66,6 +66,25 @@ def test_the_pieces_are_there(module: str, name: str, what_for: str) -> None:
         found = getattr(found, part)
 
 
+@pytest.mark.parametrize(
+    ("module", "name", "attributes"),
+    [
+        (
+            "ray.tune.execution.tune_controller",
+            "TuneController",
+            ["_actor_to_trial", "_trial_to_actor", "_resources_to_pending_trials", "_running_trials", "_actor_manager"],
+        ),
+        ("ray.air.execution._internal.actor_manager", "RayActorManager", ["_failed_actor_ids"]),
+    ],
+)
+def test_what_its_objects_keep_is_there(module: str, name: str, attributes: list[str]) -> None:
+    made = inspect.getsource(getattr(import_module(module), name).__init__)
+    for attribute in attributes:
+        assert f"self.{attribute}" in made, (
+            f"this Ray's {name} has no {attribute} any more; see who uses it in ray_internals"
+        )
+
+
 def test_tunes_handler_of_failed_tasks_takes_what_it_took() -> None:
     from ray.air.execution._internal.actor_manager import RayActorManager
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,8 @@ def test_the_last_good_node_goes_while_a_trial_waits_for_it(
     sweep = subprocess.Popen(
         command, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    said = ""
+    said, alarm = "", threading.Timer(240, sweep.kill)
+    alarm.start()
     try:
         assert sweep.stdout is not None
         for line in sweep.stdout:
@@ -135,6 +137,8 @@ def test_the_last_good_node_goes_while_a_trial_waits_for_it(
                 ray_cluster.remove_node(nodes[GOOD], allow_graceful=False)
         assert sweep.wait(60) == exit_codes.WRONG_INPUT, said
     finally:
+        alarm.cancel()
         sweep.kill()
         sweep.wait()
     assert "no node is left on which a trial can be set up: node " in said
+    assert "(attempt 1: the node that it waited for was lost)" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +27,7 @@ from ltsearch.run.jobs import Job, Outcome
 from ltsearch.run.queue import Queue
 from ltsearch.run.sharing import Share
 from ltsearch.run.tune_adapters import Feeder, TrialCallback, died_for_memory, reason
-from ltsearch.run.unfit import LOST, Unfit
+from ltsearch.run.unfit import LOST, Unfit, lost
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import Status
 from ltsearch.study.spec import Resources, load
@@ -189,7 +190,11 @@ def test_a_node_that_is_lost_is_not_charged_to_its_trial(trial: Trial, tmp_path:
     for times in range(1, 4):
         trial.handle_error(RayActorError(error_msg=NODE_GONE))
         if goes_on:
+            waiting = defaultdict(set, {trial.placement_group_factory: {trial}})
+            callback.feeder.controller = SimpleNamespace(_resources_to_pending_trials=waiting)
             callback.on_trial_recover(1, [trial], trial)
+            callback.feeder.controller = None
+            assert waiting[trial.placement_group_factory] == {trial}
         else:
             callback.on_trial_error(1, [trial], trial)
             assert callback.feeder.suggest(trial.trial_id)["cell"] == job.cell.id
@@ -225,6 +230,35 @@ def test_a_node_that_cannot_set_up_is_avoided_by_the_next_attempt(trial: Trial, 
     with pytest.raises(UserError, match="no node is left on which a trial can be set up"):
         callback.on_trial_error(1, [trial], trial)
     assert isinstance(callback.feeder.broken, UserError) and queue.store.read(job.cell.id) is None
+
+
+@pytest.mark.parametrize(
+    ("avoid", "left", "freed"),
+    [
+        ("8f", ["8f"], True),  # though the while for which new trials leave it alone may be over
+        ("8f,a0", ["8f"], True),
+        ("8f", ["8f", "a0"], False),
+        ("8f", [], False),  # all have gone, for now
+        ("", ["8f"], False),
+    ],
+)
+def test_what_waits_for_a_node_that_has_gone_is_asked_for_again(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, avoid: str, left: list[str], freed: bool
+) -> None:
+    callback, _, _ = begun(tmp_path, trial, max_failures=0)
+    found: list[Exception] = []
+    monkeypatch.setattr("ltsearch.cluster.ray_internals.waiting", lambda controller: [trial])
+    monkeypatch.setattr("ltsearch.cluster.ray_internals.fail_waiting", lambda c, one, error: found.append(error))
+    callback.feeder.controller = SimpleNamespace()
+    trial.config["avoid"] = avoid
+    for growing in (True, False):
+        callback.feeder.unfit = Unfit(lambda: left, lambda text: None, growing=growing)
+        callback.feeder.free_what_waits_for_none()
+        assert len(found) == (freed and not growing)
+    for error in found:
+        trial.handle_error(error)
+        why = reason(trial)
+        assert why == "the node that it waited for was lost" and lost(why)
 
 
 def test_a_node_that_a_trial_was_kept_away_from_is_not_at_fault(trial: Trial, tmp_path: Path) -> None:

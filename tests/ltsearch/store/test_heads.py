@@ -43,7 +43,7 @@ def test_a_record_that_was_checked_is_not_read_again(tmp_path: Path, kept: CellR
     spoil(tmp_path / "cells" / kept.cell / RECORD)
     assert CellStore(tmp_path).head(kept.cell) is None  # what reading it would say
     head = again(tmp_path).head(kept.cell)
-    assert head == kept.model_copy(update={"history": [], "per_class": {}})
+    assert head == kept.model_copy(update={"history": [], "per_class": {}, "class_counts": [], "class_names": []})
     assert head is not None and isinstance(head.status, Status)
 
 
@@ -95,11 +95,21 @@ def test_a_damaged_file_is_as_none(tmp_path: Path, kept: CellRecord, damage: Cal
     assert (again(tmp_path).head(kept.cell) is None) == (damage is folder)
 
 
+@pytest.mark.parametrize("what", ["another method's options", "another recipe"])
 def test_what_another_version_has_checked_is_read_again(
-    tmp_path: Path, kept: CellRecord, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kept: CellRecord, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """One whose methods have other options may refuse the configuration."""
+    """It may refuse the configuration, or take it for another cell's."""
     assert kept.config["method"]["name"] == "ncl_pp"
-    monkeypatch.setattr(heads, "options_class", lambda name: options_class("ldam"))
-    spoil(tmp_path / "cells" / kept.cell / RECORD)
-    assert again(tmp_path).head(kept.cell) is None
+    if what == "another recipe":
+        monkeypatch.setitem(heads.RECIPES, "loop", 99)
+    else:
+        monkeypatch.setattr(heads, "options_class", lambda name: options_class("ldam"))
+    assert heads.load(tmp_path / "sweeps" / "s") == {}
+
+
+def test_a_record_that_leaves_the_method_to_its_default(tmp_path: Path) -> None:
+    record = a_record()
+    bare = record.model_copy(update={"config": {k: v for k, v in record.config.items() if k != "method"}})
+    heads.save(tmp_path, {record.cell: ((1, 2, 3), bare)})
+    assert heads.load(tmp_path) == {record.cell: ((1, 2, 3), bare)}
