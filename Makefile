@@ -15,16 +15,14 @@ test: unit slow
 unit: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-# What trains without Ray, a process a core; then whole sweeps: two at a time those that wait much, alone those that start much.
-ALONE = tests/ltsearch/test_faults.py tests/ltsearch/run/test_workers.py tests/ltsearch/run/test_bad_nodes.py
+# What trains without Ray, a process a core; then whole sweeps, two at a time: they wait as much as they compute.
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow -n auto --dist loadfile tests/trainables
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --ignore tests/trainables $(addprefix --ignore ,$(ALONE))
-	$(BIN)/python -m pytest -m slow $(ALONE)
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --ignore tests/trainables
 
 # Three hosts with sshd as network namespaces of this machine (Linux, root, openssh-server, rsync, iproute2); skips without.
 cluster: $(STAMP)
-	$(BIN)/python -m pytest -m cluster
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 # Where a CUDA device is: trainables against their own numbers on the CPU, then the step's speed. Skips without; uses nothing of Ray.
 gpu: $(STAMP)

@@ -90,7 +90,7 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-def sweep(folder: Path, *words: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+def sweep(folder: Path, *words: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
     """``python -m ltsearch.sweep`` in ``folder``."""
     command = [sys.executable, "-m", "ltsearch.sweep", *words]
     return subprocess.run(

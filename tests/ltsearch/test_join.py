@@ -29,7 +29,7 @@ from trainables.errors import UserError
 
 
 def ablation(**over: Any) -> dict[str, Any]:
-    """Six cells of a second or two."""
+    """Six cells of a second or two, unless told otherwise."""
     tree = study(**over)
     del tree["search"]
     return tree
@@ -117,7 +117,7 @@ def test_a_machine_that_differs_does_not_join(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.timeout(600)
 def test_two_machines_share_a_sweep_and_one_may_be_lost(tmp_path: Path) -> None:
     """Each cell is trained once, MLflow has all of them, and what a killed helper had is trained by the sweep."""
-    path = str(write(tmp_path, ablation(**{"seeds": 3, "base.synthetic.epoch_seconds": 0.5})))
+    path = str(write(tmp_path, ablation(**{"seeds": 4, "base.synthetic.epoch_seconds": 1.0})))
     sweep = start(tmp_path, path, "--local", "--max-concurrent", "1")
     wait_for(sweep, "start  ")
     helper, lost = joined(tmp_path, path, "--max-concurrent", "1"), joined(tmp_path, path, "--max-concurrent", "1")
@@ -130,9 +130,9 @@ def test_two_machines_share_a_sweep_and_one_may_be_lost(tmp_path: Path) -> None:
     assert sweep.wait(300) == 0, output
     assert helper.wait(300) == 0, helped
     here = re.search(r"(\d+) cells trained here", helped)
-    assert here is not None and 1 <= int(here[1]) < 9, helped
+    assert here is not None and 1 <= int(here[1]) < 12, helped
     found = records(tmp_path)
-    assert len(found) == 9 and {str(one.status) for one in found.values()} == {"finished"}
+    assert len(found) == 12 and {str(one.status) for one in found.values()} == {"finished"}
     assert all(len(one.history) == 9 for one in found.values())
     told = [run for run in runs(tmp_path) if run.data.tags.get(TAG_ROLE) == "trial"]
     assert sorted(run.data.tags[TAG_CELL] for run in told) == sorted(found)

@@ -1,4 +1,4 @@
-"""Whole sweeps over sets that stay on disk, with two workers a trial: the same numbers however images are kept."""
+"""Whole sweeps over a set that stays on disk: the same numbers however images are kept, and what a broken one does."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw
 
 from ltsearch.store.cells import CellStore
+from ltsearch.store.records import CellRecord
 from tests.ltsearch.helpers import sweep, write
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -40,35 +39,30 @@ def photograph(label: int, number: int) -> bytes:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    root = tmp_path / "data"
-    for part, name, counts in (("train", "train", (40, 16, 8)), ("test", "test", (8, 8, 8)), ("val", "val", (2, 2, 2))):
-        lines, rows = [], []
+    root = tmp_path / "data" / "imagenet_lt"
+    for part, counts in (("train", (40, 16, 8)), ("test", (8, 8, 8)), ("val", (2, 2, 2))):
+        lines = []
         for label, count in enumerate(counts):
             for number in range(count):
-                content = photograph(label, number + 100 * len(name))
-                path = Path(name) / str(label) / f"{number}.jpg"
-                for layout in ("imagenet_lt", "tree"):
-                    (root / layout / path).parent.mkdir(parents=True, exist_ok=True)
-                    (root / layout / path).write_bytes(content)
+                path = Path(part) / str(label) / f"{number}.jpg"
+                (root / path).parent.mkdir(parents=True, exist_ok=True)
+                (root / path).write_bytes(photograph(label, number + 100 * len(part)))
                 lines.append(f"{path} {label}\n")
-                rows.append({"image": {"bytes": content, "path": None}, "label": label})
-        (root / "imagenet_lt" / f"ImageNet_LT_{part}.txt").write_text("".join(lines))
-        (root / "table").mkdir(exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows), root / "table" / f"{part}.parquet")
-    return root
+        (root / f"ImageNet_LT_{part}.txt").write_text("".join(lines))
+    return root.parent
 
 
-def large(images: str, **data: Any) -> dict[str, Any]:
+def large(images: str) -> dict[str, Any]:
     return {
         "name": "large",
         "question": "The same numbers however images are kept?",
         "base": {
             "data": {
+                "name": "imagenet_lt",
                 "image_size": SIZE,
                 "store_size": 40,
                 "aspect": "keep",
                 "imbalance": {"profile": "natural"},
-                **data,
             },
             "augmentation": {"policy": "rand", "copies": 2, "crop": "random_resized_crop", "color_jitter": 0.4},
             "model": {"backbone": "resnet8", "experts": 2, "classifier": "cosine"},
@@ -81,34 +75,29 @@ def large(images: str, **data: Any) -> dict[str, Any]:
     }
 
 
+def records(folder: Path) -> list[CellRecord]:
+    store = CellStore(folder / "store")
+    return [record for cell in store.cells() if (record := store.read(cell)) is not None]
+
+
 def numbers(folder: Path) -> list[dict[str, float]]:
     """What the only cell of a folder's store reports, but for times and memory."""
-    store = CellStore(folder / "store")
-    (record,) = [store.read(path.parent.name) for path in (folder / "store" / "cells").glob("*/record.json")]
+    (record,) = records(folder)
     assert record.status == "finished"
     timed = ("second", "memory", "parallel/")
     return [{k: v for k, v in epoch.metrics.items() if not any(t in k for t in timed)} for epoch in record.history]
 
 
-@pytest.mark.parametrize(
-    ("own", "ways"),
-    [
-        ({"name": "imagenet_lt"}, ("map", "files", "pack")),
-        ({"name": "imagenet_lt", "aspect": "whole"}, ("files", "pack")),
-        ({"name": "parquet", "path": "table", "on_disk": True}, ("map", "pack")),
-    ],
-)
-def test_the_same_numbers_however_images_are_kept(
-    tmp_path: Path, data: Path, own: dict[str, Any], ways: tuple[str, ...]
-) -> None:
+def test_the_same_numbers_however_images_are_kept(tmp_path: Path, data: Path) -> None:
+    """Read by two workers from files, and from a pack; every layout and way in one process: tests/trainables/test_kept.py."""
     found = []
-    for images in ways:
+    for images in ("files", "pack"):
         folder = tmp_path / images
         folder.mkdir()
-        done = sweep(folder, str(write(folder, large(images, **own))), "--local", "--data-root", str(data))
+        done = sweep(folder, str(write(folder, large(images))), "--local", "--data-root", str(data))
         assert done.returncode == 0, done.stdout + done.stderr
         found.append(numbers(folder))
-    assert all(each == found[0] for each in found)
+    assert found[0] == found[1]
     losses = [epoch["train/loss"] for epoch in found[0]]
     assert len(losses) == 3 and losses[-1] < losses[0]
 
@@ -116,13 +105,12 @@ def test_the_same_numbers_however_images_are_kept(
 def test_a_broken_image_ends_the_trial_by_its_name_and_skipping_goes_on(tmp_path: Path, data: Path) -> None:
     broken = data / "imagenet_lt" / "train" / "1" / "3.jpg"
     broken.write_bytes(broken.read_bytes()[:300])
-    tree = large("files", name="imagenet_lt")
-    tree["resources"]["max_failures"] = 0  # it would fail again
+    tree = large("files")
+    tree["resources"] = {"images": "files", "max_failures": 0}  # it would fail again
+    tree["ablation"] = {"rows": [{"name": "stops"}, {"name": "skips", "set": {"data.unreadable": "skip"}}]}
     done = sweep(tmp_path, str(write(tmp_path, tree)), "--local", "--data-root", str(data))
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"{broken}: not a readable image" in done.stdout + done.stderr
-    second = tmp_path / "second"
-    second.mkdir()
-    skipping = large("files", name="imagenet_lt", unreadable="skip")
-    done = sweep(second, str(write(second, skipping)), "--local", "--data-root", str(data))
-    assert done.returncode == 0 and len(numbers(second)) == 3, done.stdout + done.stderr
+    states = {record.config["data"]["unreadable"]: record for record in records(tmp_path)}
+    assert {name: str(record.status) for name, record in states.items()} == {"stop": "failed", "skip": "finished"}
+    assert len(states["skip"].history) == 3

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from tests.trainables.helpers import required_weights, small_trial
 from tests.trainables.test_no_waiting import AFTER, ALONE, POLICIES, of_method
@@ -15,6 +16,7 @@ from trainables import augmentation
 from trainables.augmentation.options import AugmentationConfig
 from trainables.config import TrialConfig
 from trainables.data.longtail import split
+from trainables.models import cifar_resnet
 from trainables.run_options import RunOptions
 from trainables.training import _Trial
 
@@ -40,16 +42,26 @@ def test_augmentation(options: dict[str, Any]) -> None:
     assert torch.equal(whole(images, u), policy(images, u))
 
 
+class OneConvolution(nn.Conv2d):
+    """In place of a ResNet's block, which takes most of the tracing and is the same for every method."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__(inputs, outputs, 1, stride)
+
+
 @pytest.mark.parametrize("name", ALONE)
-def test_forward_pass_and_losses(name: str, digits: Any) -> None:
-    """And gradients, where the method is the one that all of this is for: they take as long again."""
+def test_forward_pass_and_losses(name: str, digits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the whole network and with gradients, where the method is the one that all of this is for."""
+    if name != "ncl_pp":
+        monkeypatch.setattr(cifar_resnet, "_Block", OneConvolution)
     is_one_graph(of_method(name), digits, backend="aot_eager" if name == "ncl_pp" else "eager")
 
 
 @pytest.mark.parametrize("name", AFTER)
 def test_methods_that_begin_with_other_trials_weights(
-    name: str, digits: Any, tmp_path_factory: pytest.TempPathFactory
+    name: str, digits: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cifar_resnet, "_Block", OneConvolution)
     c, folder = small_trial(name), tmp_path_factory.getbasetemp() / "first_trials"
     is_one_graph(c, digits, required_weights(c, digits, folder), backend="eager")
 

@@ -1,4 +1,4 @@
-"""One trial on real CIFAR-10 with 1, 2 and 4 workers: NCL++ with synchronised BatchNorm, as in the profile ``tiny``.
+"""One trial on real CIFAR-10 with 1 and 2 workers: NCL++ with synchronised BatchNorm, as in the profile ``tiny``.
 
 In float32 the gradient of a first step differs from float64's by up to 1e-3 with one worker already, for about every second
 seed: of some million activations one lies so close to zero that rounding decides whether a ReLU lets it through. Seeds for
@@ -26,12 +26,12 @@ from trainables.training import _Trial
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
-SEEDS = range(8)
+SEEDS = range(6)
 
 
 def tiny(precision: str, seed: int = 0) -> dict[str, Any]:
     return {
-        "data": {"name": "cifar10", "imbalance": {"factor": 100}, "data_ratio": 0.2, "image_size": 16},
+        "data": {"name": "cifar10", "imbalance": {"factor": 100}, "data_ratio": 0.05, "image_size": 16},
         "augmentation": {"policy": "sim", "copies": 2},
         "model": {"backbone": "resnet8", "experts": 2},
         "method": {"name": "ncl_pp"},
@@ -86,16 +86,15 @@ def alone(real_data: Path) -> dict[str, Any]:
     return everything(Parallel())
 
 
-@pytest.mark.parametrize("workers", [2, 4])
-def test_workers_do_not_change_a_trial_on_real_images(alone: dict[str, Any], tmp_path: Path, workers: int) -> None:
-    together = spawn("tests.trainables.test_parallel_cifar", workers, tmp_path, seconds=900)
+def test_workers_do_not_change_a_trial_on_real_images(alone: dict[str, Any], tmp_path: Path) -> None:
+    together = spawn("tests.trainables.test_parallel_cifar", 2, tmp_path, seconds=900)
     losses = torch.tensor([alone["run"]["epochs"], together["run"]["epochs"]], dtype=torch.float64)
     worst = float(((losses[0] - losses[1]) / losses[0].clamp_min(1e-12)).abs().max())
     exact = [apart(alone["fp32"][seed], alone["fp64"][seed])[1] < 1e-4 for seed in SEEDS]
     differences = [apart(together["fp32"][seed], alone["fp32"][seed]) for seed in SEEDS]
     gradients = [gradient for (_, gradient), kept in zip(differences, exact, strict=True) if kept]
     loss = max(loss for loss, _ in differences)
-    print(f"\nW={workers}: fp64, 2 epochs: {worst:.1e}; fp32, first step: loss {loss:.1e}, gradients {gradients}")
+    print(f"\nfp64, 2 epochs: {worst:.1e}; fp32, first step: loss {loss:.1e}, gradients {gradients}")
     assert losses.shape[1] == 2 and worst < 1e-9
     assert loss < 1e-4
     assert len(gradients) >= 3 and statistics.median(gradients) < 1e-4

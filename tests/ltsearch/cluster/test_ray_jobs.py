@@ -255,15 +255,6 @@ def test_a_sweep_goes_on_without_its_laptop(laptop: Laptop) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_to_its_end(laptop: Laptop) -> None:
-    write(laptop.folder, study(**{"name": "short"}), "short.yaml")
-    code, text = laptop.run("short.yaml")
-    assert code == 0 and text.endswith("report: results/short/report.md\nfetched: results/short/report.md\n"), text
-    assert (laptop.folder / "results" / "short" / "export.zip").exists()
-    assert (laptop.folder / "ltsearch" / "results" / "short" / "report.md").exists()  # on the head too, in its home
-
-
-@pytest.mark.slow
 def test_what_cannot_be_is_one_message(laptop: Laptop) -> None:
     write(laptop.folder, study(**{"name": "never"}), "never.yaml")
     write(laptop.folder, study(**{"base.training.epochs": 0}), "wrong.yaml")

@@ -17,7 +17,7 @@ from ltsearch.store.cells import CellStore
 from ltsearch.store.records import Status
 from tests.ltsearch.helpers import environment, study, write
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 OBJECTS = 80_000_000  # bytes of a node's object store
 GOOD, SPOILT, KILLED = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 
