@@ -114,16 +114,16 @@ def test_an_array_shares_the_cells_and_bears_a_lost_node(site: Site, tmp_path: P
 
 
 def test_an_allocation_goes_on_after_its_time_is_over(site: Site) -> None:
-    """Two nodes and two minutes, some of which are kept for the end: the sweep goes on in the jobs that follow.
+    """Two nodes and three minutes, some of which are kept for the end: the sweep goes on in the jobs that follow.
 
     With trials that sleep, longer than one job on any machine; what their curves are is known in closed form.
     """
     site.wait_for(lambda: "down" not in site.run("sinfo -h -o %t"), 120, "nodes that are up")
     tree = study("allocation", seeds=1, epochs=140)
-    tree["base"]["synthetic"] = {"epoch_seconds": 0.5}
+    tree["base"]["synthetic"] = {"epoch_seconds": 1.0}
     tree["resources"] = {"checkpoint_seconds": 5}
-    site.run(put(site, tree, mode="allocation", nodes=2, time="2", margin_minutes=0.75))
-    site.wait_for(lambda: "followed by job" in logs(site, "allocation"), 240, "job that follows")
+    site.run(put(site, tree, mode="allocation", nodes=2, time="3", margin_minutes=0.75))
+    site.wait_for(lambda: "followed by job" in logs(site, "allocation"), 300, "job that follows")
     site.wait_for(lambda: not site.run("squeue -h").strip(), 600, "empty queue")
     output = logs(site, "allocation")
     assert (

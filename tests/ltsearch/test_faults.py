@@ -223,7 +223,7 @@ def test_nothing_stays_taken(cluster: Any, tmp_path: Path) -> None:
     beside = start(second, str(write(second, other)), "--local")  # a Ray of its own
     process = start(tmp_path, str(path), "--address", cluster.address)
     try:
-        wait(lambda: training(tmp_path, "freed"), 180, process)
+        wait(lambda: training(tmp_path, "freed"), 400, process)
         os.kill(trial_process(cluster), 9)
         assert process.wait(480) == 0, (tmp_path / "output").read_text()
     finally:

@@ -121,6 +121,7 @@ def test_what_cannot_be_changed(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_running_sweep_is_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """More trials, fewer at once, a row less; the next run of the command follows the study's file again."""
     tree = study(**{"seeds": 2, "search.trials": 2, "search.confirm": None, "base.synthetic": {"epoch_seconds": 0.7}})
@@ -129,14 +130,14 @@ def test_a_running_sweep_is_changed(tmp_path: Path, capsys: pytest.CaptureFixtur
     with open(tmp_path / "output", "w") as output:
         process = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=output, stderr=subprocess.STDOUT)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 200
         while not any(trial.epoch for trial in running(tmp_path)):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.2)
         # At once, without a new process: on a busy machine the sweep is over before one has started.
         words = ["--trials", "3", "--max-concurrent", "1", "--leave-out", "base + NFL"]
         assert cli.main(["change", path, *words]) == 0 and "synthetic: asked" in capsys.readouterr().out
-        assert process.wait(240) == exit_codes.DONE, (tmp_path / "output").read_text()
+        assert process.wait(400) == exit_codes.DONE, (tmp_path / "output").read_text()
     finally:
         process.kill()
         process.wait()
@@ -150,11 +151,12 @@ def test_a_running_sweep_is_changed(tmp_path: Path, capsys: pytest.CaptureFixtur
     held_out = [record for record in found if record is not None and record.config["data"]["val_per_class"]]
     left = [r for r in found if r is not None and r.config["method"].get("nfl") and r not in held_out]
     assert len(held_out) == 3 and len(left) == 2 - int(not_begun[1]) < 2
-    again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
+    again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=400)
     assert again.returncode == exit_codes.DONE and "nothing left" in again.stdout, again.stdout + again.stderr
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_sweep_is_stopped_and_goes_on(tmp_path: Path) -> None:
     """From another shell; what it was at goes on with the same command."""
     path = str(write(tmp_path, study(**{"search": None, "seeds": 1, "base.synthetic": {"epoch_seconds": 0.6}})))
@@ -163,7 +165,7 @@ def test_a_sweep_is_stopped_and_goes_on(tmp_path: Path) -> None:
         command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 200
         while not any(trial.epoch for trial in running(tmp_path)):
             assert first.poll() is None and time.monotonic() < deadline
             time.sleep(0.2)
@@ -178,7 +180,7 @@ def test_a_sweep_is_stopped_and_goes_on(tmp_path: Path) -> None:
         if first.poll() is None:
             os.kill(first.pid, signal.SIGKILL)
         first.wait()
-    again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
+    again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=400)
     assert again.returncode == exit_codes.DONE, again.stdout + again.stderr
 
 

@@ -125,7 +125,7 @@ def test_the_last_good_node_goes_while_a_trial_waits_for_it(
     sweep = subprocess.Popen(
         command, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    said, alarm = "", threading.Timer(240, sweep.kill)
+    said, alarm = "", threading.Timer(400, sweep.kill)
     alarm.start()
     try:
         assert sweep.stdout is not None

@@ -21,7 +21,7 @@ from ltsearch.store.records import Status
 from tests.ltsearch.helpers import environment, study, write
 from tests.ltsearch.run.test_workers import study as of_workers
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PLACES = 4
 
 
@@ -38,7 +38,7 @@ def epochs(folder: Path, name: str) -> list[int]:
     return [trial.epoch for trial in status.running] if status is not None else []
 
 
-def until(what: Callable[[], object], seconds: float = 180.0) -> None:
+def until(what: Callable[[], object], seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline
@@ -94,7 +94,7 @@ def test_a_second_sweep_gets_its_share(tmp_path: Path, monkeypatch: pytest.Monke
                 seen.append(len(epochs(one, "synthetic")))
             return second.poll() is not None
 
-        until(is_over, 300.0)
+        until(is_over, 400.0)
         assert second.returncode == exit_codes.DONE, (two / "said").read_text()
         assert first.poll() is None and seen and max(seen) <= PLACES // 2, (seen, (one / "said").read_text())
         until(lambda: len(epochs(one, "synthetic")) > PLACES // 2)
@@ -113,7 +113,7 @@ def test_two_sweeps_take_turns_on_one_place(tmp_path: Path, monkeypatch: pytest.
         begun.append(first := begin(one, synthetic(0.5, 2, 500), address))
         until(lambda: epochs(one, "synthetic"))
         begun.append(second := begin(two, synthetic(0.5, 2, 2), address))
-        until(lambda: second.poll() is not None, 300.0)
+        until(lambda: second.poll() is not None, 400.0)
         assert second.returncode == exit_codes.DONE, (two / "said").read_text()
         first.send_signal(signal.SIGINT)
         assert first.wait(60) == exit_codes.INTERRUPTED
