@@ -268,7 +268,7 @@ def test_search_cells_have_the_same_curves(story: Story) -> None:
     ours, theirs = story.cells("ltsearch"), story.cells("alone")
     both = [cell for cell in ours.keys() & theirs.keys() if "test/ensemble_top1" not in theirs[cell].final]
     assert len(both) == 4  # random draws: the same in both
-    states = {str(ours[cell].status) for cell in both}
+    states = {str(run[cell].status) for cell in both for run in (ours, theirs)}
     assert states == {"finished", "pruned"}
     for cell in both:
         epochs = list(zip(curve(ours[cell]), curve(theirs[cell]), strict=False))  # either may have been stopped before

@@ -20,7 +20,7 @@ from trainables.synthetic import accuracy
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
 ]
 
@@ -116,7 +116,8 @@ def test_an_array_shares_the_cells_and_bears_a_lost_node(site: Site, tmp_path: P
 def test_an_allocation_goes_on_after_its_time_is_over(site: Site) -> None:
     """Two nodes and three minutes, some of which are kept for the end: the sweep goes on in the jobs that follow.
 
-    With trials that sleep, longer than one job on any machine; what their curves are is known in closed form.
+    With trials that sleep, longer than one job on any machine; what their curves are is known in closed form. That trials which
+    really train go on at their checkpoints is shown without Slurm (``tests/ltsearch/run/test_workers.py``).
     """
     site.wait_for(lambda: "down" not in site.run("sinfo -h -o %t"), 120, "nodes that are up")
     tree = study("allocation", seeds=1, epochs=140)

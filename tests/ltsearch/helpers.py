@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -96,3 +98,37 @@ def sweep(folder: Path, *words: str, timeout: float = 400) -> subprocess.Complet
     return subprocess.run(
         command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=timeout, check=False
     )
+
+
+OBJECTS = 80_000_000  # bytes of a node's object store
+
+
+@contextmanager
+def ray_cluster(**head: Any) -> Iterator[Any]:
+    """A cluster of Ray's test utilities, which has its head so far and no dashboard; ``add_node`` adds to it."""
+    from ray.cluster_utils import Cluster
+
+    options = {"include_dashboard": False, "object_store_memory": OBJECTS, **head}
+    for tries_left in (2, 1, 0):
+        try:
+            made = Cluster(initialize_head=True, head_node_args=options)
+            break
+        except Exception:  # a busy machine takes longer than Ray's parts wait for each other
+            if not tries_left:
+                raise
+    try:
+        yield made
+    finally:
+        made.shutdown()
+
+
+def marked(mark: str) -> dict[int, str]:
+    """Processes that inherited the mark, by id, with their command line."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and mark.encode() in (entry / "environ").read_bytes():
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+    return found

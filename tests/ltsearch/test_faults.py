@@ -18,7 +18,7 @@ from ltsearch.show.status import SweepStatus
 from ltsearch.show.status import read as read_status
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import CellRecord
-from tests.ltsearch.helpers import environment, study, sweep, write
+from tests.ltsearch.helpers import OBJECTS, environment, ray_cluster, study, sweep, write
 from trainables import checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -79,17 +79,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv(
         "RAY_AUTH_MODE", "disabled"
     )  # whatever lies in this home; tests/cluster has clusters with a token
-    from ray.cluster_utils import Cluster
-
     Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray").mkdir(parents=True, exist_ok=True)  # Ray expects it
-    made = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False},
-    )
-    try:
+    with ray_cluster(num_cpus=1) as made:
         yield made
-    finally:
-        made.shutdown()
 
 
 def test_nodes_come_and_go(cluster: Any, tmp_path: Path) -> None:
@@ -111,7 +103,7 @@ def test_nodes_come_and_go(cluster: Any, tmp_path: Path) -> None:
 
     try:
         wait(lambda: at_work(1, 1), 200, process)
-        node = cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+        node = cluster.add_node(num_cpus=1, object_store_memory=OBJECTS)
         wait(lambda: at_work(2, 2), 200, process)  # both nodes train
         cluster.remove_node(node, allow_graceful=False)
         wait(lambda: at_work(1, 1), 200, process)
@@ -143,7 +135,7 @@ def broken(folder: Path) -> dict[str, str]:
 
 def test_a_node_that_cannot_set_up_a_trial_is_left_alone(cluster: Any, tmp_path: Path) -> None:
     """It costs no trial a retry, and is named once; what it was to do is done by the other."""
-    cluster.add_node(num_cpus=4, object_store_memory=100 * 2**20, env_vars=broken(tmp_path / "hook"))
+    cluster.add_node(num_cpus=4, object_store_memory=OBJECTS, env_vars=broken(tmp_path / "hook"))
     tree = ablation(resources={"max_failures": 0})
     ran = sweep(tmp_path, str(write(tmp_path, tree)), "--address", cluster.address)
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -157,16 +149,10 @@ def test_with_no_node_that_can_set_up_a_trial_the_sweep_says_so(
 ) -> None:
     """On one machine: the driver itself needs no torch before its first trial."""
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    from ray.cluster_utils import Cluster
-
     Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray").mkdir(parents=True, exist_ok=True)
-    head = {"num_cpus": 0, "object_store_memory": 100 * 2**20, "include_dashboard": False}
-    made = Cluster(initialize_head=True, head_node_args=head)
-    try:
-        made.add_node(num_cpus=2, object_store_memory=100 * 2**20, env_vars=broken(tmp_path / "hook"))
+    with ray_cluster(num_cpus=0) as made:
+        made.add_node(num_cpus=2, object_store_memory=OBJECTS, env_vars=broken(tmp_path / "hook"))
         ran = sweep(tmp_path, str(write(tmp_path, ablation())), "--address", made.address)
-    finally:
-        made.shutdown()
     assert ran.returncode == 2 and "Traceback" not in ran.stderr, ran.stdout + ran.stderr
     said = ran.stderr.splitlines()[-1]
     assert "no node is left on which a trial can be set up: " in said and "libcudart.so.13" in said
@@ -196,14 +182,14 @@ def test_nothing_stays_taken(cluster: Any, tmp_path: Path) -> None:
     import ray
     from ray.util import placement_group_table
 
-    cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+    cluster.add_node(num_cpus=1, object_store_memory=OBJECTS)
     tree: dict[str, Any] = {
         "name": "freed",
         "base": {
             "data": {"name": "digits", "imbalance": {"factor": 10}, "data_ratio": 0.5},
             "model": {"backbone": "resnet8"},
             "method": {"name": "bsce"},
-            "training": {"epochs": 8, "batch_size": 32},
+            "training": {"epochs": 12, "batch_size": 32},
         },
         "search": {
             "val_per_class": 10,
@@ -353,6 +339,7 @@ def test_a_full_disk(disk: Path, tmp_path: Path) -> None:
     }
     state = checkpoint.load(kept)
     assert state is not None and 1 <= state["epoch"] < 8
+    before = states["resnet44"].history[: state["epoch"]]
     assert not list(disk.glob("store/cells/*/.*.tmp"))
 
     filler.unlink()
@@ -360,6 +347,10 @@ def test_a_full_disk(disk: Path, tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     for record in records(store, cells).values():
         assert str(record.status) == "finished" and [e.epoch for e in record.history] == list(range(1, 9))
+        if (
+            record.config["model"]["backbone"] == "resnet44"
+        ):  # its first epochs, to their seconds: they were not trained again
+            assert record.history[: len(before)] == before
 
 
 # -- the driver --------------------------------------------------------------------------------------------------------

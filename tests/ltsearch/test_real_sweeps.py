@@ -86,7 +86,7 @@ def test_teachers_settings_and_adaptive_seeds(tmp_path: Path) -> None:
     assert timed is not None and f", {timed[1]} at once; MLflow" in ran.stdout
     (packs,) = json.loads((tmp_path / "store" / "packs.json").read_text()).values()
     assert {"trials": int(timed[1]), "threads": int(timed[2])} in [one["pack"] for one in packs]
-    found = [record for record in records(tmp_path).values() if record is not None]
+    found = list(records(tmp_path).values())
     methods = Counter(record.config["method"]["name"] for record in found)
     # In each setting: 3 seeds of both rows (the interval asked for cannot be reached), and 2 teachers for every student.
     assert methods == {"bsce": 2 * (3 + 6), "offline_distillation": 2 * 3}
@@ -95,9 +95,8 @@ def test_teachers_settings_and_adaptive_seeds(tmp_path: Path) -> None:
     report = (tmp_path / "results" / "taught" / "report.md").read_text()
     assert "### IF 20" in report and "### All settings" in report and "figures/1_bars.png" in report
     assert "needs 6 trials (2 a seed) trained before it" in report and "IF 10: 1000000 needed, 3 taken" in report
-    planned = sweep(
-        tmp_path, "study.yaml", "--plan", "--set", "base.training.epochs=2"
-    )  # it is known now: nothing is timed
+    # It is known now, so that nothing is timed.
+    planned = sweep(tmp_path, "study.yaml", "--plan", "--set", "base.training.epochs=2")
     assert "auto, as timed here before" in planned.stdout and f": {timed[1]} at once" in planned.stdout
     again = sweep(tmp_path, "study.yaml")
     assert again.returncode == 0 and "all 24 cells are finished, nothing to run" in again.stdout

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import CellRecord
-from tests.ltsearch.helpers import environment, study, sweep, write
+from tests.ltsearch.helpers import environment, marked, study, sweep, write
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -41,10 +43,17 @@ def curves(folder: Path, store: CellStore | None = None) -> dict[str, list[tuple
     }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _mark() -> Iterator[None]:
+    """What all processes of this module's sweeps have in their environment, and no other's."""
+    os.environ["LTSEARCH_MARK"] = uuid.uuid4().hex
+    yield
+    del os.environ["LTSEARCH_MARK"]
+
+
 def left_over() -> list[str]:
-    listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout
-    marks = (os.environ.get("RAY_TMPDIR", "/tmp/lt-ray"),)
-    return [line for line in listing.splitlines() if any(m in line for m in marks) and "raylet" in line]
+    """Raylets of this module's sweeps."""
+    return [line for line in marked(os.environ["LTSEARCH_MARK"]).values() if "raylet" in line.split(" ")[0]]
 
 
 def start(folder: Path, *words: str, module: str = "ltsearch.sweep") -> subprocess.Popen[str]:
@@ -143,18 +152,19 @@ def test_a_new_mlflow_store_is_filled_from_the_records(whole: Path, tmp_path: Pa
 
 
 def test_a_driver_that_dies_loses_nothing(whole: Path, tmp_path: Path) -> None:
-    """Killed in the ablation, and twice asked to end in the search; every curve is that of the undisturbed sweep."""
+    """Asked to end in the ablation and in the search, and killed there; every curve is that of the undisturbed sweep."""
     path = write(tmp_path, study(resources={"checkpoint_seconds": 0}))
     finished: dict[str, str] = {}
-    for blow, times in ((signal.SIGKILL, 2), (signal.SIGINT, 4), (signal.SIGTERM, 1)):
+    for blow, times in ((signal.SIGINT, 2), (signal.SIGKILL, 6), (signal.SIGTERM, 1)):
         process = start(tmp_path, str(path), "--max-concurrent", "1")
         wait_for(process, "] finished", times)
         wait_for(process, "] start")
         time.sleep(0.05)
         before, finished = finished, {c: r.ended for c, r in records(tmp_path).items() if r.status == "finished"}
         assert before.items() <= finished.items()  # none was run again
+        assert left_over()
         process.send_signal(blow)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=120)
         if blow != signal.SIGKILL:
             assert process.returncode == 130, output
             assert "Traceback" not in output and "the same command goes on" in output
@@ -184,10 +194,9 @@ def test_a_driver_that_dies_goes_on_elsewhere(whole: Path, s3: str, tmp_path: Pa
         write(folder, study(resources={"checkpoint_seconds": 0}))
     words = ("study.yaml", "--max-concurrent", "1", "--storage", f"{s3}/store")
     process = start(here, *words)
-    wait_for(process, "] finished", 8)  # in mid-search
-    wait_for(process, "] start")
+    lines = wait_for(process, "] finished", 8) + wait_for(process, "] start")  # in mid-search
     process.kill()
-    process.communicate()
+    said = "".join(lines) + process.communicate(timeout=120)[0]
     moved = sweep(there, *words)
     assert moved.returncode == 0, moved.stdout + moved.stderr
     assert moved.stdout.count("] finished") < 8  # what was finished is not run again
@@ -195,18 +204,19 @@ def test_a_driver_that_dies_goes_on_elsewhere(whole: Path, s3: str, tmp_path: Pa
     assert curves(there, store) == curves(whole)
     assert {cell: record.status for cell, record in found.items()} == {c: r.status for c, r in records(whole).items()}
     assert {r.data.tags.get("ltsearch.cell") for r in runs(there)} - {None} == set(found)
-    secret = os.environ["AWS_SECRET_ACCESS_KEY"].encode()
-    assert not [p for p in tmp_path.rglob("*") if p.is_file() and secret in p.read_bytes()]
+    secret = os.environ["AWS_SECRET_ACCESS_KEY"]
+    assert secret not in said + moved.stdout + moved.stderr
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and secret.encode() in p.read_bytes()]
 
 
 def test_faults_of_trials(tmp_path: Path) -> None:
-    tree = study(seeds=1, resources={"checkpoint_seconds": 0, "max_failures": 1, "hang_seconds": 3})
+    tree = study(seeds=1, resources={"checkpoint_seconds": 0, "max_failures": 2, "hang_seconds": 3})
     del tree["search"]
     fault = {"synthetic.fault_epoch": 4}
     tree["ablation"] = {
         "rows": [
             {"name": "healthy"},
-            {"name": "raises once", "set": {**fault, "synthetic.fault": "raise"}},
+            {"name": "raises twice", "set": {**fault, "synthetic.fault": "raise", "synthetic.fault_times": 2}},
             {"name": "dies once", "set": {**fault, "synthetic.fault": "exit"}},
             {"name": "hangs once", "set": {**fault, "synthetic.fault": "hang"}},
             {"name": "always raises", "set": {**fault, "synthetic.fault": "raise", "synthetic.fault_times": 99}},
@@ -225,7 +235,7 @@ def test_faults_of_trials(tmp_path: Path) -> None:
     status = {name: run.data.tags["ltsearch.status"] for name, run in by_name.items()}
     assert status == {
         "healthy": "finished",
-        "raises once": "finished",
+        "raises twice": "finished",
         "dies once": "finished",
         "hangs once": "finished",
         "always raises": "failed",
@@ -234,9 +244,7 @@ def test_faults_of_trials(tmp_path: Path) -> None:
     }
     # A retry is not a failure: every trial ends once, and the search would have lost those that go on.
     assert ran.stdout.count("] failed") == 1 and "(7/7, nothing left)" in ran.stdout
-    assert ran.stderr.splitlines() and not any(
-        "healthy" in line or "raises once" in line for line in ran.stderr.splitlines()
-    )
+    assert ran.stderr.splitlines() and not any("healthy" in line or "twice" in line for line in ran.stderr.splitlines())
     assert "synthetic fault in epoch 4" in by_name["always raises"].data.tags["ltsearch.error"]
     found = {name: records(tmp_path)[run.data.tags["ltsearch.cell"]] for name, run in by_name.items()}
     (hung,) = (line for line in ran.stdout.splitlines() if "it hung" in line)
@@ -244,7 +252,7 @@ def test_faults_of_trials(tmp_path: Path) -> None:
     assert (
         (tmp_path / "store" / "cells" / found["hangs once"].cell / "hung.txt").read_text().startswith("Timeout (0:00:0")
     )
-    for name in ("raises once", "dies once", "hangs once"):  # the epochs before the fault were not trained again
+    for name in ("raises twice", "dies once", "hangs once"):  # the epochs before the fault were not trained again
         assert [e.epoch for e in found[name].history] == list(range(1, 10))
     assert [e.epoch for e in found["diverges"].history] == [1, 2, 3]
     report = (tmp_path / "results" / "synthetic" / "report.md").read_text()

@@ -121,10 +121,10 @@ def test_what_cannot_be_changed(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_running_sweep_is_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """More trials, fewer at once, a row less; the next run of the command follows the study's file again."""
-    tree = study(**{"seeds": 2, "search.trials": 2, "search.confirm": None, "base.synthetic": {"epoch_seconds": 0.7}})
+    tree = study(**{"seeds": 2, "search.trials": 2, "search.confirm": None, "base.synthetic": {"epoch_seconds": 1.0}})
     path = str(write(tmp_path, tree))
     env, command = environment(tmp_path), [sys.executable, "-m", "ltsearch", "sweep", path, "--local"]
     with open(tmp_path / "output", "w") as output:
@@ -156,10 +156,10 @@ def test_a_running_sweep_is_changed(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_sweep_is_stopped_and_goes_on(tmp_path: Path) -> None:
     """From another shell; what it was at goes on with the same command."""
-    path = str(write(tmp_path, study(**{"search": None, "seeds": 1, "base.synthetic": {"epoch_seconds": 0.6}})))
+    path = str(write(tmp_path, study(**{"search": None, "seeds": 1, "base.synthetic": {"epoch_seconds": 1.5}})))
     env, command = environment(tmp_path), [sys.executable, "-m", "ltsearch", "sweep", path, "--local"]
     first = subprocess.Popen(
         command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -62,7 +62,7 @@ def test_methods_that_begin_with_other_trials_weights(
     name: str, digits: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cifar_resnet, "_Block", OneConvolution)
-    c, folder = small_trial(name), tmp_path_factory.getbasetemp() / "first_trials"
+    c, folder = small_trial(name), tmp_path_factory.getbasetemp() / "first_trials_of_one_convolution"
     is_one_graph(c, digits, required_weights(c, digits, folder), backend="eager")
 
 

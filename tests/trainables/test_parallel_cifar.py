@@ -26,12 +26,12 @@ from trainables.training import _Trial
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
-SEEDS = range(6)
+SEEDS = range(8)
 
 
 def tiny(precision: str, seed: int = 0) -> dict[str, Any]:
     return {
-        "data": {"name": "cifar10", "imbalance": {"factor": 100}, "data_ratio": 0.05, "image_size": 16},
+        "data": {"name": "cifar10", "imbalance": {"factor": 100}, "data_ratio": 0.2, "image_size": 16},
         "augmentation": {"policy": "sim", "copies": 2},
         "model": {"backbone": "resnet8", "experts": 2},
         "method": {"name": "ncl_pp"},

@@ -216,6 +216,7 @@ def _read(path: Path) -> bytes:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_sweep_goes_on_without_its_laptop(laptop: Laptop) -> None:
     """Closed by ``kill -9``, found again, left with Ctrl-C, looked at, its report fetched in the middle, and stopped."""
     assert laptop.verb("jobs")[1].startswith("no sweep was sent to cluster 127.0.0.1:")
@@ -255,6 +256,7 @@ def test_a_sweep_goes_on_without_its_laptop(laptop: Laptop) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_what_cannot_be_is_one_message(laptop: Laptop) -> None:
     write(laptop.folder, study(**{"name": "never"}), "never.yaml")
     write(laptop.folder, study(**{"base.training.epochs": 0}), "wrong.yaml")

@@ -15,34 +15,27 @@ import pytest
 from ltsearch import exit_codes
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import Status
-from tests.ltsearch.helpers import environment, study, write
+from tests.ltsearch.helpers import OBJECTS, environment, ray_cluster, study, write
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-OBJECTS = 80_000_000  # bytes of a node's object store
 GOOD, SPOILT, KILLED = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, dict[str, Any]]]:
     """A head on which nothing runs, and nodes by address."""
-    from ray.cluster_utils import Cluster
-
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
-    with tempfile.TemporaryDirectory(prefix="lt-bad-") as folder:
-        head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": f"{folder}/head"}
-        made = Cluster(initialize_head=True, head_node_args={**head, "object_store_memory": OBJECTS})
-        try:
-            options = {"num_cpus": 2, "memory": 4_000_000_000, "object_store_memory": OBJECTS}
-            yield (
-                made,
-                {
-                    address: made.add_node(temp_dir=f"{folder}/{address[-1]}", node_ip_address=address, **options)
-                    for address in (GOOD, SPOILT, KILLED)
-                },
-            )
-        finally:
-            made.shutdown()
+    options = {"num_cpus": 2, "memory": 4_000_000_000, "object_store_memory": OBJECTS}
+    with (
+        tempfile.TemporaryDirectory(prefix="lt-bad-") as folder,
+        ray_cluster(num_cpus=0, temp_dir=f"{folder}/head") as made,
+    ):
+        nodes = {
+            address: made.add_node(temp_dir=f"{folder}/{address[-1]}", node_ip_address=address, **options)
+            for address in (GOOD, SPOILT, KILLED)
+        }
+        yield made, nodes
 
 
 def spoil(node: Any) -> None:
@@ -57,22 +50,14 @@ def spoil(node: Any) -> None:
 def test_another_version_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One message, with both."""
     import ray
-    from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     path = str(write(tmp_path, study()))
     other = "import sys, ray; ray.__version__ = '2.55.1'; from ltsearch.sweep import main; sys.exit(main(sys.argv[1:]))"
-    with tempfile.TemporaryDirectory(prefix="lt-bad-") as folder:
-        made = Cluster(
-            initialize_head=True,
-            head_node_args={"include_dashboard": False, "temp_dir": folder, "object_store_memory": OBJECTS},
-        )
-        try:
-            command = [sys.executable, "-c", other, path, "--address", made.address]
-            ran = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
-        finally:
-            made.shutdown()
+    with tempfile.TemporaryDirectory(prefix="lt-bad-") as folder, ray_cluster(temp_dir=folder) as made:
+        command = [sys.executable, "-c", other, path, "--address", made.address]
+        ran = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
     assert ran.returncode == exit_codes.WRONG_INPUT and "Traceback" not in ran.stderr
     python = ".".join(map(str, sys.version_info[:3]))
     told = f"the cluster runs Ray {ray.__version__} on Python {python}, this command Ray 2.55.1 on Python {python};"
@@ -82,13 +67,13 @@ def test_another_version_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_what_a_bad_node_did_is_no_trials_failure(cluster: tuple[Any, dict[str, Any]], tmp_path: Path) -> None:
     """On one the code goes bad, one is lost: no trial is charged with it, and the third does their work."""
-    ray_cluster, nodes = cluster
+    made, nodes = cluster
     over = {"trials": 6, "early_stopping": None, "confirm": None}
     tree = study(
         **{"base.synthetic": {"epoch_seconds": 2.0}, **{f"search.{key}": value for key, value in over.items()}}
     )
     del tree["ablation"]
-    command = [sys.executable, "-m", "ltsearch.sweep", str(write(tmp_path, tree)), "--address", ray_cluster.address]
+    command = [sys.executable, "-m", "ltsearch.sweep", str(write(tmp_path, tree)), "--address", made.address]
     sweep = subprocess.Popen(
         command, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -101,7 +86,7 @@ def test_what_a_bad_node_did_is_no_trials_failure(cluster: tuple[Any, dict[str, 
                 spoil(nodes[SPOILT])
             if said.count("] start") == 4 and not killed:  # on the two that are left
                 killed = True
-                ray_cluster.remove_node(nodes[KILLED], allow_graceful=False)
+                made.remove_node(nodes[KILLED], allow_graceful=False)
         assert sweep.wait(60) == exit_codes.DONE, said
     finally:
         sweep.kill()
@@ -117,11 +102,11 @@ def test_the_last_good_node_goes_while_a_trial_waits_for_it(
     cluster: tuple[Any, dict[str, Any]], tmp_path: Path
 ) -> None:
     """It would wait for ever, as it is kept from the one that is left: it tries that one, and the sweep tells of both."""
-    ray_cluster, nodes = cluster
-    ray_cluster.remove_node(nodes[KILLED])
+    made, nodes = cluster
+    made.remove_node(nodes[KILLED])
     tree = study(**{"base.synthetic": {"epoch_seconds": 1.0}, "seeds": 2})
     del tree["search"]
-    command = [sys.executable, "-m", "ltsearch.sweep", str(write(tmp_path, tree)), "--address", ray_cluster.address]
+    command = [sys.executable, "-m", "ltsearch.sweep", str(write(tmp_path, tree)), "--address", made.address]
     sweep = subprocess.Popen(
         command, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -134,7 +119,7 @@ def test_the_last_good_node_goes_while_a_trial_waits_for_it(
             if "cells to run" in line:
                 spoil(nodes[SPOILT])
             if "] start" in line and said.count("] start") == 2:
-                ray_cluster.remove_node(nodes[GOOD], allow_graceful=False)
+                made.remove_node(nodes[GOOD], allow_graceful=False)
         assert sweep.wait(60) == exit_codes.WRONG_INPUT, said
     finally:
         alarm.cancel()

@@ -18,7 +18,7 @@ from ltsearch import exit_codes
 from ltsearch.show.status import read
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import Status
-from tests.ltsearch.helpers import environment, study, write
+from tests.ltsearch.helpers import environment, ray_cluster, study, write
 from tests.ltsearch.run.test_workers import study as of_workers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -48,17 +48,11 @@ def until(what: Callable[[], object], seconds: float = 300.0) -> None:
 @contextmanager
 def cluster_of(places: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of one with so many CPUs."""
-    from ray.cluster_utils import Cluster
-
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     with tempfile.TemporaryDirectory(prefix="lt-shared-") as folder:
-        options = {"include_dashboard": False, "temp_dir": folder, "object_store_memory": 80_000_000}
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": places, **options})
-        try:
+        with ray_cluster(num_cpus=places, temp_dir=folder) as cluster:
             yield cluster.address
-        finally:
-            cluster.shutdown()
 
 
 @contextmanager

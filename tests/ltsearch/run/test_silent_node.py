@@ -12,24 +12,19 @@ import pytest
 
 from ltsearch.run import nodes
 from ltsearch.store.cells import CellStore
-from tests.ltsearch.helpers import ROOT
+from tests.ltsearch.helpers import OBJECTS, ROOT, ray_cluster
 
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
     """A head and a node."""
     import ray
-    from ray.cluster_utils import Cluster
 
-    small = {"num_cpus": 1, "object_store_memory": 80_000_000}
-    made = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
-    try:
-        made.add_node(**small)
+    with ray_cluster(num_cpus=1) as made:
+        made.add_node(num_cpus=1, object_store_memory=OBJECTS)
         ray.init(address=made.address, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}}, logging_level="ERROR")
         yield made
-    finally:
         ray.shutdown()
-        made.shutdown()
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import pytest
 
 from ltsearch.store.cells import CellStore
 from ltsearch.store.records import CellRecord
-from tests.ltsearch.helpers import environment, sweep, write
+from tests.ltsearch.helpers import environment, marked, sweep, write
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -65,18 +65,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ran = sweep(folder, str(write(folder, study(1))))
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return folder
-
-
-def marked(mark: str) -> dict[int, str]:
-    """Processes that inherited the mark, by id, with their command line."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and mark.encode() in (entry / "environ").read_bytes():
-                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-    return found
 
 
 def test_two_workers_give_the_numbers_of_one_though_one_is_killed(alone: Path, tmp_path: Path) -> None:
