@@ -257,5 +257,5 @@ def test_faults_of_trials(tmp_path: Path) -> None:
     assert [e.epoch for e in found["diverges"].history] == [1, 2, 3]
     report = (tmp_path / "results" / "synthetic" / "report.md").read_text()
     assert "diverged" in report and "synthetic fault" in report
-    again = sweep(tmp_path, "study.yaml")
+    again = sweep(tmp_path, "study.yaml", "--set", "resources.max_failures=0")
     assert again.returncode == 1 and "1 of 7 cells to run" in again.stdout  # only the failed one is tried again

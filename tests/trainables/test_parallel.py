@@ -82,8 +82,8 @@ def run(
     }
 
 
-FOUR = ("plain", "groups of BatchNorm")  # what is tried with four workers too
-PAIRS = [(2, name) for name in CASES] + [(4, name) for name in FOUR]
+FOUR = "groups of BatchNorm"  # tried with four workers too, as every method is (test_methods_parallel.py)
+PAIRS = [*((2, name) for name in CASES), (4, FOUR)]
 pytestmark = pytest.mark.timeout(600)  # the processes wait for each other at every layer: slow on a busy machine
 
 
@@ -100,7 +100,7 @@ def worker(rank: int, workers: int, port: int, out: Path) -> None:
     found = {}
     for name in (name for w, name in PAIRS if w == workers):
         found[name] = run(CASES[name], source, parallel, out / f"{workers}" / name)
-    peaks = parallel.gather((found["plain"]["peak_memory"], found["plain"]["own_peak"]))
+    peaks = parallel.gather((found[FOUR]["peak_memory"], found[FOUR]["own_peak"]))
     kept = [thing for thing in gc.get_objects() if isinstance(thing, DistributedDataParallel)]
     dist.destroy_process_group()
     if rank == 0:
@@ -177,12 +177,12 @@ def test_a_worker_keeps_nothing_of_its_trials(results: Results, workers: int) ->
 @pytest.mark.parametrize("workers", WORKERS)
 def test_traffic_is_told(results: Results, workers: int) -> None:
     """Of every node; what its workers train beside the exchange is more than what they train with it."""
-    found = results[workers]["plain"]
+    found = results[workers][FOUR]
     nodes = [f"parallel/node{n}_images_per_second" for n in range(workers // 2)]
     assert set(found["traffic"]) == {"parallel/allreduce_share", *nodes}
     assert 0 < found["traffic"]["parallel/allreduce_share"] < 1
     assert sum(found["traffic"][node] for node in nodes) > found["images_per_second"]
-    assert results[1]["plain"]["traffic"] == {}
+    assert results[1][FOUR]["traffic"] == {}
 
 
 @pytest.mark.parametrize("workers", WORKERS)

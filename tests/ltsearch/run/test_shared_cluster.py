@@ -106,7 +106,7 @@ def test_two_sweeps_take_turns_on_one_place(tmp_path: Path, monkeypatch: pytest.
     with cluster_of(1, monkeypatch) as address, sweeps() as begun:
         begun.append(first := begin(one, synthetic(0.5, 2, 500), address))
         until(lambda: epochs(one, "synthetic"))
-        begun.append(second := begin(two, synthetic(0.5, 2, 2), address))
+        begun.append(second := begin(two, synthetic(0.5, 2, 1), address))
         until(lambda: second.poll() is not None, 400.0)
         assert second.returncode == exit_codes.DONE, (two / "said").read_text()
         first.send_signal(signal.SIGINT)
@@ -116,4 +116,4 @@ def test_two_sweeps_take_turns_on_one_place(tmp_path: Path, monkeypatch: pytest.
         [r.ended for cell in of.cells() if (r := of.read(cell)) and r.status == "finished"] for of in (ours, theirs)
     ]
     within = [end for end in ends[0] if min(ends[1]) < end < max(ends[1])]
-    assert len(ends[1]) == 4 and len(within) >= 2, ends  # neither waits for the other's end
+    assert len(ends[1]) == 2 and len(within) >= 1, ends  # neither waits for the other's end
