@@ -20,7 +20,7 @@ from trainables.synthetic import accuracy
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(1600),
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
 ]
 
@@ -125,7 +125,7 @@ def test_an_allocation_goes_on_after_its_time_is_over(site: Site) -> None:
     tree["resources"] = {"checkpoint_seconds": 5}
     site.run(put(site, tree, mode="allocation", nodes=2, time="3", margin_minutes=0.75))
     site.wait_for(lambda: "followed by job" in logs(site, "allocation"), 300, "job that follows")
-    site.wait_for(lambda: not site.run("squeue -h").strip(), 600, "empty queue")
+    site.wait_for(lambda: not site.run("squeue -h").strip(), 900, "empty queue")
     output = logs(site, "allocation")
     assert (
         "the job's time is nearly over" in output
