@@ -58,6 +58,37 @@ def start_at_once(controller: Any, trials: int) -> None:
     controller.update_max_pending_trials(max(trials, controller._max_pending_trials))
 
 
+def let_starting_actors_start() -> None:
+    """Let no Tune trial whose own actor is starting take another one that has become free, as long as more trials come.
+
+    Tune would end the one that starts: where trials end faster than actors start, places that are free would never be used.
+    """
+    tune = import_module("ray.tune.execution.tune_controller").TuneController
+    reuse = tune._maybe_reuse_cached_actor
+    if getattr(reuse, "ltsearch", False):
+        return
+
+    def maybe_reuse_cached_actor(self: Any, trial: Any) -> bool:
+        waits_for_its_own = is_starting(self, trial) and not self._search_alg.is_finished()
+        return False if waits_for_its_own else bool(reuse(self, trial))
+
+    maybe_reuse_cached_actor.ltsearch = True  # type: ignore[attr-defined]
+    tune._maybe_reuse_cached_actor = maybe_reuse_cached_actor
+
+
+def is_starting(controller: Any, trial: Any) -> bool:
+    """Has a Tune trial that waits an actor of its own, which has a place already?"""
+    actor = controller._trial_to_actor.get(trial)
+    resets = trial in controller._resetting_trials  # a used actor, that is made ready for it
+    return actor is not None and not resets and bool(controller._actor_manager.is_actor_started(actor))
+
+
+def first_without_place(controller: Any) -> Any:
+    """The Tune trial that has waited longest of those whose actor has no place yet; none: ``None``."""
+    pending = (trial for trial in controller._pending_trials_list if trial in controller._pending_trials)
+    return next((trial for trial in pending if not is_starting(controller, trial)), None)
+
+
 def let_idle_actors_go(controller: Any) -> None:
     """End the actors that Tune keeps for trials to come, and give back what they hold. Nothing public does, in mid-run."""
     controller._cleanup_cached_actors(force_all=True)

@@ -220,6 +220,7 @@ def run(
     feeder = Feeder(queue, capacity, orphans, spare=layout is None, max_failures=failures, unfit=unfit)
     feeder.each_round = [each_round, *([demand.look] if demand is not None else [])]
     ray_internals.tell_memory_apart(died_for_memory)
+    ray_internals.let_starting_actors_start()
     trainable = tune.with_resources(
         tune.with_parameters(
             CellTrial,

@@ -182,6 +182,11 @@ class Stopper(_NotSaved, FIFOScheduler):  # type: ignore[misc]
         """Tune has taken a trial in."""
         self.feeder.controller = controller
 
+    def choose_trial_to_run(self, controller: Any) -> Trial | None:
+        """Which trial gets an actor that has become free: in their order, but none whose own one is starting."""
+        waiting: Trial | None = ray_internals.first_without_place(controller)
+        return waiting
+
     def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """An epoch that is not the last one: Tune keeps results with ``done`` from schedulers."""
         if self._epoch(trial, result, last=False):

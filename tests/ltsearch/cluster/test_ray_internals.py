@@ -43,6 +43,11 @@ import pytest
         ),
         (
             "ray.tune.execution.tune_controller",
+            "TuneController._maybe_reuse_cached_actor",
+            "let_starting_actors_start: short trials would never fill a cluster that grows",
+        ),
+        (
+            "ray.tune.execution.tune_controller",
             "TuneController._actor_failed",
             "fail_waiting: a trial could wait for ever for a node that has gone",
         ),
@@ -72,7 +77,17 @@ def test_the_pieces_are_there(module: str, name: str, what_for: str) -> None:
         (
             "ray.tune.execution.tune_controller",
             "TuneController",
-            ["_actor_to_trial", "_trial_to_actor", "_resources_to_pending_trials", "_running_trials", "_actor_manager"],
+            [
+                "_actor_to_trial",
+                "_trial_to_actor",
+                "_resources_to_pending_trials",
+                "_resetting_trials",
+                "_running_trials",
+                "_pending_trials",
+                "_pending_trials_list",
+                "_actor_manager",
+                "_search_alg",
+            ],
         ),
         ("ray.air.execution._internal.actor_manager", "RayActorManager", ["_failed_actor_ids"]),
     ],

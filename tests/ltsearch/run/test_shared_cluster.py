@@ -74,11 +74,14 @@ def synthetic(epoch_seconds: float, epochs: int, seeds: int) -> dict[str, Any]:
 
 
 def test_a_second_sweep_gets_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of four CPUs; its trials have two workers of a CPU each, and really train."""
+    """Of four CPUs; its trials have two workers of a CPU each, and really train.
+
+    The first one's trials take less time than an actor to start, which are started all the same once there is room again.
+    """
     short = of_workers(2, resources={"workers": 2, "cpus_per_worker": 1})
     one, two = tmp_path / "first", tmp_path / "second"
     with cluster_of(PLACES, monkeypatch) as address, sweeps() as begun:
-        begun.append(first := begin(one, synthetic(1.5, 6, 500), address))
+        begun.append(first := begin(one, synthetic(1.5, 2, 500), address))
         until(lambda: len(epochs(one, "synthetic")) == PLACES)
         begun.append(second := begin(two, short, address))
         seen: list[int] = []  # how many trials the first runs while the second trains
