@@ -20,9 +20,10 @@ slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow -n auto --dist loadfile tests/trainables
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --ignore tests/trainables
 
-# Three hosts with sshd as network namespaces of this machine (Linux, root, openssh-server, rsync, iproute2); skips without.
+# Three hosts with sshd as network namespaces of this machine (Linux, root, openssh-server, rsync, iproute2); skips without. Two
+# modules at a time, each with hosts of its own: they wait much.
 cluster: $(STAMP)
-	$(BIN)/python -m pytest -m cluster tests/cluster
+	$(BIN)/python -m pytest -m cluster -n 2 --dist loadfile tests/cluster
 
 # Where a CUDA device is: trainables against their own numbers on the CPU, then the step's speed. Skips without; uses nothing of Ray.
 gpu: $(STAMP)
@@ -34,7 +35,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 
 types: $(STAMP)
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers auto
 
 check: lint types test
 
@@ -48,7 +49,7 @@ bench: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, this is %d.%d: make PYTHON=python3.11 …" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
 
 clean:

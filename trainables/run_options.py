@@ -1,30 +1,18 @@
-"""What goes into ``training.train`` and ``synthetic.train`` beside the configuration and the data."""
+"""What goes into ``training.train`` beside the configuration and the data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
-from trainables.files import Location
+from trainables.keeping import Keeping
 from trainables.parallel import Parallel
-from trainables.time_limit import checkpoint_after, ends_at
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """Where and how often things are written, and on what it runs: nothing that changes a number."""
+class RunOptions(Keeping):
+    """What is kept, and on what it runs: nothing that changes a number."""
 
     device: torch.device = torch.device("cpu")
-    folder: Location | None = None  # checkpoint, weights and final.npz; None: nothing is kept
-    checkpoint_seconds: float = 30.0
-    keep_final: bool = False  # write weights.pt and final.npz at the end
-    before_checkpoint: Callable[[], None] | None = None  # for what must be on disk before the checkpoint is
     parallel: Parallel = Parallel()  # this process among the workers of the trial
-    required: tuple[Location, ...] = ()  # weights.pt of what `method.requires` names, in its order
-    ends_at: float | None = field(default_factory=ends_at)
-
-    def checkpoint_after(self, least: float = 0.0) -> float:
-        """Seconds after which the next checkpoint is due: ``least`` at least, unless the end is near."""
-        return checkpoint_after(max(self.checkpoint_seconds, least), self.ends_at)

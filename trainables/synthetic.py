@@ -1,42 +1,44 @@
 """A trainable that trains nothing: sub-second trials for trying out a search, early stopping, resuming and failures.
 
 It has the interface of ``training.train`` and keeps checkpoints as that does. Its accuracy is known in closed form, so that a
-test can say what a search should find.
+test can say what a search should find. Imports torch for checkpoints only, which takes longer than most of these trials.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import random
 import time
 from collections.abc import Generator
 
-import torch
-
-from trainables import checkpoint, draws
 from trainables.config import SyntheticConfig, TrialConfig
 from trainables.data.longtail import TrialData
 from trainables.files import write_text
+from trainables.keeping import Keeping
 from trainables.methods.ncl_pp.options import NCLppOptions
 from trainables.reports import Report
-from trainables.run_options import RunOptions
 
 _SCORES = ("single_class_mean", "ensemble_class_mean", "single_top1", "single_top1_max", "ensemble_top1")
 
 
 def accuracy(config: TrialConfig, epoch: int) -> float:
     """``(0.9 - (β - 0.3)² - (λ2 - 0.6)²/2 + noise) · (1 - e^{-3·epoch/epochs})``, noise ~ U(-0.01, 0.01) by seed."""
-    top = 0.9 + 0.02 * (float(draws.uniform(config.seed, draws.STREAMS["evaluate"])) - 0.5)
+    top = 0.9 + 0.02 * (random.Random(config.seed).random() - 0.5)
     if isinstance(config.method, NCLppOptions):
         top -= (config.method.beta - 0.3) ** 2 + (config.method.lambda_inter - 0.6) ** 2 / 2
     return top * (1 - math.exp(-3 * epoch / config.loop.epochs))
 
 
-def train(config: TrialConfig, data: TrialData, run: RunOptions) -> Generator[Report]:
+def train(config: TrialConfig, data: TrialData, run: Keeping) -> Generator[Report]:
     """One report an epoch, from the checkpoint on if there is one."""
     options = config.synthetic or SyntheticConfig()
     path = run.folder / "checkpoint.pt" if run.folder is not None else None
-    state, notice = checkpoint.find(run.folder, config.training.epochs) if run.folder is not None else (None, "")
+    state, notice = None, ""
+    if run.folder is not None and path is not None and path.exists():
+        from trainables import checkpoint
+
+        state, notice = checkpoint.find(run.folder, config.training.epochs)
     saved = time.monotonic()
     for epoch in range(state["epoch"] + 1 if state else 1, config.loop.epochs + 1):
         time.sleep(options.epoch_seconds)
@@ -45,6 +47,8 @@ def train(config: TrialConfig, data: TrialData, run: RunOptions) -> Generator[Re
                 yield Report(epoch, {}, done=True, diverged=True)
                 return
             if options.fault == "out_of_memory":
+                import torch
+
                 raise torch.OutOfMemoryError("synthetic: out of memory")
             if _faults_so_far(run) < options.fault_times:
                 if options.fault == "exit":
@@ -60,13 +64,15 @@ def train(config: TrialConfig, data: TrialData, run: RunOptions) -> Generator[Re
         yield Report(epoch, metrics, {f"{split}/ensemble": [value] * len(data.class_counts)}, done, notice=notice)
         notice = ""
         if not done and path is not None and time.monotonic() - saved >= run.checkpoint_after():
+            from trainables import checkpoint
+
             if run.before_checkpoint is not None:
                 run.before_checkpoint()
             checkpoint.save(path, {"epoch": epoch})
             saved = time.monotonic()
 
 
-def _faults_so_far(run: RunOptions) -> int:
+def _faults_so_far(run: Keeping) -> int:
     """Counted in a file, which outlives the process."""
     if run.folder is None:
         return 0

@@ -10,7 +10,6 @@ import os
 import threading
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -161,24 +160,29 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]
             function = self.functions.get(config.custom.function)
             self.run = custom.train(config, data, self.store.folder(job["cell"]), function)
             return
-        # Imported where they are needed: this process may train a function of the user's own, or leave it to workers.
+        kept = {
+            "folder": self.store.folder(job["cell"]),
+            "checkpoint_seconds": self.checkpoint_seconds,
+            "keep_final": job["keep_final"],
+            "before_checkpoint": recorder.write,
+            "required": tuple(self.store.folder(cell) / WEIGHTS for cell in job.get("requires", [])),
+        }
+        # Imported where they are needed: this process may train a function of the user's own, nothing, or leave it to workers.
+        if config.synthetic is not None:
+            with blaming_the_node():
+                from trainables import synthetic
+                from trainables.keeping import Keeping
+            self.run = synthetic.train(config, data, Keeping(**kept))
+            return
         with blaming_the_node():
             import torch
 
+            from trainables import training
             from trainables.run_options import RunOptions
-
-            module = import_module("trainables.training" if config.synthetic is None else "trainables.synthetic")
         # With more threads than CPUs held, trials that run side by side fight for the cores.
         torch.set_num_threads(self.threads)
-        options = RunOptions(
-            device=torch.device("cuda", 0) if self.gpus > 0 else torch.device("cpu"),
-            folder=self.store.folder(job["cell"]),
-            checkpoint_seconds=self.checkpoint_seconds,
-            keep_final=job["keep_final"],
-            before_checkpoint=recorder.write,
-            required=tuple(self.store.folder(cell) / WEIGHTS for cell in job.get("requires", [])),
-        )
-        self.run = module.train(config, data, options)
+        device = torch.device("cuda", 0) if self.gpus > 0 else torch.device("cpu")
+        self.run = training.train(config, data, RunOptions(device=device, **kept))
 
     def _workers(self, avoid: str) -> WorkerGroup:
         """The worker group: the one there is, unless it has died; a new one is not on the nodes to ``avoid``."""

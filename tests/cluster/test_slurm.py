@@ -114,16 +114,16 @@ def test_an_array_shares_the_cells_and_bears_a_lost_node(site: Site, tmp_path: P
 
 
 def test_an_allocation_goes_on_after_its_time_is_over(site: Site) -> None:
-    """Two nodes and three minutes, some of which are kept for the end: the sweep goes on in the jobs that follow.
+    """Two nodes and four minutes, some of which are kept for the end: the sweep goes on in the jobs that follow.
 
     With trials that sleep, longer than one job on any machine; what their curves are is known in closed form. That trials which
     really train go on at their checkpoints is shown without Slurm (``tests/ltsearch/run/test_workers.py``).
     """
     site.wait_for(lambda: "down" not in site.run("sinfo -h -o %t"), 120, "nodes that are up")
-    tree = study("allocation", seeds=1, epochs=140)
+    tree = study("allocation", seeds=1, epochs=200)
     tree["base"]["synthetic"] = {"epoch_seconds": 1.0}
     tree["resources"] = {"checkpoint_seconds": 5}
-    site.run(put(site, tree, mode="allocation", nodes=2, time="3", margin_minutes=0.75))
+    site.run(put(site, tree, mode="allocation", nodes=2, time="4", margin_minutes=0.75))
     site.wait_for(lambda: "followed by job" in logs(site, "allocation"), 300, "job that follows")
     site.wait_for(lambda: not site.run("squeue -h").strip(), 900, "empty queue")
     output = logs(site, "allocation")
@@ -132,12 +132,12 @@ def test_an_allocation_goes_on_after_its_time_is_over(site: Site) -> None:
         and "is not needed" not in output
         and "2 nodes (4 CPUs, 0 GPUs)" in output
     ), output
-    found = [one for one in records(site.work) if one.config["training"]["epochs"] == 140]
+    found = [one for one in records(site.work) if one.config["training"]["epochs"] == 200]
     assert len(found) == 2
     for one in found:
         config = TrialConfig.model_validate(one.config)
-        assert [e.epoch for e in one.history] == list(range(1, 141)) and str(one.status) == "finished"
-        assert [e.metrics["train/top1"] for e in one.history] == [accuracy(config, n) for n in range(1, 141)]
+        assert [e.epoch for e in one.history] == list(range(1, 201)) and str(one.status) == "finished"
+        assert [e.metrics["train/top1"] for e in one.history] == [accuracy(config, n) for n in range(1, 201)]
     assert not site.left()
 
 

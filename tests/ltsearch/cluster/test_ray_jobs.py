@@ -220,7 +220,7 @@ def _read(path: Path) -> bytes:
 def test_a_sweep_goes_on_without_its_laptop(laptop: Laptop) -> None:
     """Closed by ``kill -9``, found again, left with Ctrl-C, looked at, its report fetched in the middle, and stopped."""
     assert laptop.verb("jobs")[1].startswith("no sweep was sent to cluster 127.0.0.1:")
-    write(laptop.folder, study(**{"base.synthetic.epoch_seconds": 1.0, "name": "long"}), "long.yaml")
+    write(laptop.folder, study(**{"base.synthetic.epoch_seconds": 1.0, "name": "long", "search.trials": 40}), "long.yaml")
     began = laptop.start("long.yaml")
     until(90, lambda: "] finished" in laptop.out())
     assert laptop.out().startswith("runs on a Ray cluster, head ")
@@ -240,7 +240,7 @@ def test_a_sweep_goes_on_without_its_laptop(laptop: Laptop) -> None:
     assert "Running entrypoint" not in text and "detached; long goes on on cluster 127.0.0.1:" in text
 
     code, text = laptop.verb("status", "long.yaml")
-    assert code == 0 and ": running\n" in text and " of 16 cells done" in text, text
+    assert code == 0 and ": running\n" in text and " of 48 cells done" in text, text
     assert laptop.verb("fetch", "long.yaml") == (0, "fetched: results/long/report.md\n")
     assert {"report.md", "report.html", "export.zip"} <= {
         path.name for path in (laptop.folder / "results/long").iterdir()
