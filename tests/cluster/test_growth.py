@@ -21,7 +21,7 @@ from tests.ltsearch.helpers import study
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(hosts.missing() is not None, reason=hosts.missing() or ""),
 ]
 
@@ -86,7 +86,7 @@ def test_a_search_takes_nodes_as_they_come(head: Host) -> None:
     work = head.shared / "work"
     (work / "study.yaml").write_text(yaml.safe_dump(tree))
     command = f"{sys.executable} -m ltsearch.sweep study.yaml --address auto"
-    done = head.run(f"{{ {command}; }} 2>&1", "/mnt/work", 400, {KUBERAY: "1"})
+    done = head.run(f"{{ {command}; }} 2>&1", "/mnt/work", 900, {KUBERAY: "1"})
     assert done.returncode == 0 and "left alone" not in done.stdout, done.stdout
     folder = work / "store" / "sweeps" / "synthetic"
     storage = JournalStorage(JournalFileBackend(str(folder / "optuna.journal")))

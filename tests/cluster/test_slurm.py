@@ -20,7 +20,7 @@ from trainables.synthetic import accuracy
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(1600),
+    pytest.mark.timeout(2400),
     pytest.mark.skipif(missing() is not None, reason=missing() or ""),
 ]
 
@@ -96,14 +96,14 @@ def test_an_array_shares_the_cells_and_bears_a_lost_node(site: Site, tmp_path: P
     said = site.run(submit)
     assert "array: job 1 of Slurm" in said or re.search(r"array: job \d+ of Slurm", said), said
     site.wait_for(
-        lambda: logs(site, "array").count("joined; ") == 2 and "start  " in logs(site, "array"), 240, "helpers"
+        lambda: logs(site, "array").count("joined; ") == 2 and "start  " in logs(site, "array"), 400, "helpers"
     )
     assert "is in Slurm's queue already: job" in site.run(submit)
     assert "of Slurm: running" in site.run(f"{sys.executable} -m ltsearch status array.yaml")
     where = dict(line.split() for line in site.run("squeue -h -r -o '%K %N'").splitlines())
     lost = next(node for node in site.nodes if node.name == where["1"])
     lost.power_off()
-    site.wait_for(lambda: not site.run("squeue -h").strip(), 420, "empty queue")
+    site.wait_for(lambda: not site.run("squeue -h").strip(), 900, "empty queue")
     lost.power_on()
     site.boot(lost)
     here = cells(site, tree, tmp_path)
@@ -125,7 +125,7 @@ def test_an_allocation_goes_on_after_its_time_is_over(site: Site) -> None:
     tree["resources"] = {"checkpoint_seconds": 5}
     site.run(put(site, tree, mode="allocation", nodes=2, time="4", margin_minutes=0.75))
     site.wait_for(lambda: "followed by job" in logs(site, "allocation"), 300, "job that follows")
-    site.wait_for(lambda: not site.run("squeue -h").strip(), 900, "empty queue")
+    site.wait_for(lambda: not site.run("squeue -h").strip(), 1200, "empty queue")
     output = logs(site, "allocation")
     assert (
         "the job's time is nearly over" in output
@@ -148,9 +148,9 @@ def test_stop_and_scancel_leave_nothing(site: Site) -> None:
         said = site.run(submit)
         number = re.findall(r"job (\d+)", said)[0]
         log = site.work / folder / "slurm" / "stopped" / f"{number}.log"
-        site.wait_for(lambda log=log: log.exists() and "start  " in log.read_text(), 120, "start of a trial")
+        site.wait_for(lambda log=log: log.exists() and "start  " in log.read_text(), 300, "start of a trial")
         site.run(end)
-        site.wait_for(lambda: not site.run("squeue -h").strip() and not site.left(), 90, "end of everything")
+        site.wait_for(lambda: not site.run("squeue -h").strip() and not site.left(), 240, "end of everything")
         assert "followed by job" not in log.read_text()
         left = {node.name: node.run(f"find /tmp/lts-{number}").stdout for node in site.nodes}
         assert not any(left.values()), (end, left, log.read_text())

@@ -220,7 +220,9 @@ def _read(path: Path) -> bytes:
 def test_a_sweep_goes_on_without_its_laptop(laptop: Laptop) -> None:
     """Closed by ``kill -9``, found again, left with Ctrl-C, looked at, its report fetched in the middle, and stopped."""
     assert laptop.verb("jobs")[1].startswith("no sweep was sent to cluster 127.0.0.1:")
-    write(laptop.folder, study(**{"base.synthetic.epoch_seconds": 1.0, "name": "long", "search.trials": 40}), "long.yaml")
+    write(
+        laptop.folder, study(**{"base.synthetic.epoch_seconds": 1.0, "name": "long", "search.trials": 40}), "long.yaml"
+    )
     began = laptop.start("long.yaml")
     until(90, lambda: "] finished" in laptop.out())
     assert laptop.out().startswith("runs on a Ray cluster, head ")
