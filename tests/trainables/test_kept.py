@@ -198,12 +198,13 @@ def test_a_pack_that_was_changed_is_named(root: Path) -> None:
 def test_a_full_disk_is_told_and_what_was_packed_stays(root: Path) -> None:
     """Told by the kernel when room is asked for, before a page is written to: here by a limit on the size of files."""
     code = (
-        "import sys; sys.path.insert(0, '.')\n"
+        "import sys\n"
         "from pathlib import Path\n"
-        "from tests.trainables.test_kept import config\n"
+        "from trainables.config import DataConfig\n"
         "from trainables.data import read_source\n"
         "from trainables.errors import DataError\n"
-        "try: read_source(config(), Path(sys.argv[1]), sys.argv[2])\n"
+        "data = DataConfig.model_validate_json(sys.argv[3])\n"
+        "try: read_source(data, Path(sys.argv[1]), sys.argv[2])\n"
         "except DataError as error: print(error)\n"
     )
 
@@ -213,7 +214,7 @@ def test_a_full_disk_is_told_and_what_was_packed_stays(root: Path) -> None:
 
     for images, what in (("pack", "the pack of 21 images"), ("map", r"the decoded images \(0.0 GiB\)")):
         done = subprocess.run(
-            [sys.executable, "-c", code, str(root), images],
+            [sys.executable, "-c", code, str(root), images, config().model_dump_json()],
             capture_output=True,
             text=True,
             preexec_fn=small_files,
