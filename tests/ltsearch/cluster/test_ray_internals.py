@@ -11,6 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from ltsearch.cluster import ray_internals
+
 
 @pytest.mark.parametrize(
     ("module", "name", "what_for"),
@@ -147,3 +149,37 @@ def test_a_sweep_may_wait_before_its_first_trial(monkeypatch: pytest.MonkeyPatch
             guesses.on_no_available_trials([])
     finally:
         tune._get_insufficient_resources_warning_threshold.cache_clear()
+
+
+def test_an_actor_that_starts_is_not_given_up_for_one_that_has_become_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the end of a sweep, when no more trials come. In a real Tune: tests/ltsearch/run/test_shared_cluster.py."""
+    from ray.tune.execution.tune_controller import TuneController
+
+    asked: list[str] = []
+
+    def reuse(self: object, trial: str) -> bool:
+        asked.append(trial)
+        return True
+
+    monkeypatch.setattr(TuneController, "_maybe_reuse_cached_actor", reuse)
+    for _ in range(2):  # every sweep of a process says so
+        ray_internals.let_starting_actors_start()
+    finished = False
+    controller = SimpleNamespace(
+        _trial_to_actor={"starting": "a", "waiting": "b", "made ready": "c"},
+        _resetting_trials={"made ready"},
+        _pending_trials={"starting", "waiting", "new"},
+        _pending_trials_list=["over", "starting", "waiting", "new"],
+        _actor_manager=SimpleNamespace(is_actor_started=lambda actor: actor in "ac"),
+        _search_alg=SimpleNamespace(is_finished=lambda: finished),
+    )
+
+    def takes(trial: str) -> bool:
+        return bool(TuneController._maybe_reuse_cached_actor(controller, trial))
+
+    assert [takes(one) for one in ("starting", "waiting", "made ready", "new")] == [False, True, True, True]
+    assert ray_internals.first_without_place(controller) == "waiting"
+    finished = True
+    assert takes("starting") and asked == ["waiting", "made ready", "new", "starting"]
+    controller._pending_trials = {"starting"}
+    assert ray_internals.first_without_place(controller) is None
