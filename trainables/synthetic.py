@@ -39,17 +39,23 @@ def train(config: TrialConfig, data: TrialData, run: Keeping) -> Generator[Repor
         from trainables import checkpoint
 
         state, notice = checkpoint.find(run.folder, config.training.epochs)
+    elif path is not None and config.loop.epochs * options.epoch_seconds >= run.checkpoint_after():
+        from trainables import checkpoint  # noqa: F401  # now, and not within an epoch, which may be watched
+    return _epochs(config, data, run, state["epoch"] + 1 if state else 1, notice)
+
+
+def _epochs(config: TrialConfig, data: TrialData, run: Keeping, first: int, notice: str) -> Generator[Report]:
+    options = config.synthetic or SyntheticConfig()
+    path = run.folder / "checkpoint.pt" if run.folder is not None else None
     saved = time.monotonic()
-    for epoch in range(state["epoch"] + 1 if state else 1, config.loop.epochs + 1):
+    for epoch in range(first, config.loop.epochs + 1):
         time.sleep(options.epoch_seconds)
         if epoch == options.fault_epoch and options.fault != "none":
             if options.fault == "diverge":
                 yield Report(epoch, {}, done=True, diverged=True)
                 return
             if options.fault == "out_of_memory":
-                import torch
-
-                raise torch.OutOfMemoryError("synthetic: out of memory")
+                raise MemoryError("synthetic: out of memory")
             if _faults_so_far(run) < options.fault_times:
                 if options.fault == "exit":
                     os._exit(1)
