@@ -248,7 +248,7 @@ def test_faults_of_trials(tmp_path: Path) -> None:
     assert "synthetic fault in epoch 4" in by_name["always raises"].data.tags["ltsearch.error"]
     found = {name: records(tmp_path)[run.data.tags["ltsearch.cell"]] for name, run in by_name.items()}
     (hung,) = (line for line in ran.stdout.splitlines() if "it hung" in line)
-    assert "retry  hangs once · seed 0" in hung and "it was in train (synthetic.py, line" in hung
+    assert "retry  hangs once · seed 0" in hung and "it was in _epochs (synthetic.py, line" in hung
     assert (
         (tmp_path / "store" / "cells" / found["hangs once"].cell / "hung.txt").read_text().startswith("Timeout (0:00:0")
     )
